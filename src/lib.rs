@@ -1,0 +1,14 @@
+//! Tallymark: a write-behind event-ingestion pipeline.
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod hot;
+pub mod item;
+pub mod log;
+pub mod metrics;
+pub mod pack;
+pub mod progress;
+pub mod receipt;
+pub mod retry;
+pub mod store;
+pub mod units;
