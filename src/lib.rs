@@ -3,12 +3,17 @@
 
 pub mod clock;
 pub mod hot;
+pub mod ingest;
 pub mod item;
+pub mod lag;
 pub mod log;
 pub mod metrics;
 pub mod pack;
+pub mod problem;
 pub mod progress;
+pub mod query;
 pub mod receipt;
 pub mod retry;
 pub mod store;
 pub mod units;
+pub mod worker;

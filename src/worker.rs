@@ -1,0 +1,59 @@
+//! placeholder
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Size, Span};
+
+pub mod board;
+
+/// Settings under `worker.`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// A lane flushes when its oldest unflushed delta is this old,
+    pub flush_age: Span,
+    /// or when so many rows wait to be written,
+    pub flush_rows: usize,
+    /// or when what waits takes so much memory.
+    pub flush_bytes: Size,
+    /// How far the checkpoint trails behind what is stored.
+    pub checkpoint_delay: Span,
+    /// Rows that a lane keeps in memory; at the bound clean rows are evicted, or the lane pauses.
+    pub max_rows: usize,
+    /// A shard with more rows than this is read row by row instead of as one slice.
+    pub slice_rows: usize,
+    /// Bytes of packs that a lane reads ahead.
+    pub read_bytes: Size,
+    /// How long a worker may be silent before its lanes go to another.
+    pub session_timeout: Span,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            flush_age: Span::from_secs(1),
+            flush_rows: 50_000,
+            flush_bytes: Size::mib(32),
+            checkpoint_delay: Span::from_secs(30),
+            max_rows: 1_000_000,
+            slice_rows: 10_000,
+            read_bytes: Size::mib(1),
+            session_timeout: Span::from_secs(10),
+        }
+    }
+}
+
+/// Settings under `dedup.`: pinned in the epoch when it begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DedupOptions {
+    /// How long an id is remembered, in log time.
+    pub window: Span,
+    /// How many ids a lane remembers at most.
+    pub max_ids: u64,
+}
+
+impl Default for DedupOptions {
+    fn default() -> Self {
+        Self { window: Span::from_secs(600), max_ids: 1_000_000 }
+    }
+}

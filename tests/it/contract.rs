@@ -1,0 +1,1 @@
+//! One suite per port; every backend of the port answers to it.
