@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     item::{Seq, TopicId},
-    retry::Kind,
+    retry::{Classified, Kind},
     units::Size,
 };
 
@@ -136,6 +136,12 @@ impl Error {
     pub fn with(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+}
+
+impl Classified for Error {
+    fn kind(&self) -> Kind {
+        self.kind
     }
 }
 

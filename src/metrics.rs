@@ -4,7 +4,8 @@
 //! raw macros of the `metrics` crate are banned elsewhere. Labels are bounded sets: a lane, a status, an error kind;
 //! never a series, an id, or a user's text.
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit, with_recorder};
+pub use metrics::{Counter, Gauge, Histogram};
+use metrics::{Key, Label, Level, Metadata, SharedString, Unit, with_recorder};
 
 /// What a metric does.
 #[derive(Clone, Copy, Debug, PartialEq)]

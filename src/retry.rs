@@ -33,6 +33,12 @@ impl Kind {
     }
 }
 
+/// An error that knows its kind.
+pub trait Classified: std::fmt::Display {
+    /// What it means for whoever met it.
+    fn kind(&self) -> Kind;
+}
+
 /// Settings under `retry.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -78,6 +84,25 @@ impl Backoff {
     /// Begins again with the first delay, after a success.
     pub fn reset(&mut self) {
         self.inner.reset();
+    }
+}
+
+/// Tries `operation` until it succeeds or fails for good; each failure that will be retried is told to `failed`.
+///
+/// # Errors
+/// The first error that is not transient.
+pub async fn until_settled<T, E: Classified, F: Future<Output = Result<T, E>>>(
+    options: &Options,
+    mut operation: impl FnMut() -> F,
+    mut failed: impl FnMut(&E),
+) -> Result<T, E> {
+    let mut backoff = Backoff::new(options);
+    loop {
+        match operation().await {
+            Err(error) if error.kind() == Kind::Transient => failed(&error),
+            settled => return settled,
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
-    retry::Kind,
+    retry::{Classified, Kind},
 };
 
 pub mod embedded;
@@ -209,6 +209,12 @@ impl Error {
     pub fn with(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+}
+
+impl Classified for Error {
+    fn kind(&self) -> Kind {
+        self.kind
     }
 }
 

@@ -1,9 +1,32 @@
-//! placeholder
+//! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
+//!
+//! - [`assignment`]: which lanes this process runs; the service.
+//! - `lane`: one lane's loop; `resume`: taking a lane over; `halt`: why it stops for good.
+//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`: its parts.
+//! - [`flush`]: writing and publishing, the only room that retries writes; [`trail`]: when the checkpoint may move.
+//! - [`board`]: what the lanes are doing, for whoever watches.
+//!
+//! The pure rooms know no async, no I/O and no clock. The laws they keep are told in `docs/architecture.md`.
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Size, Span};
 
+pub mod assignment;
 pub mod board;
+pub mod claims;
+pub mod dedup;
+pub mod flush;
+pub mod fold;
+pub mod halt;
+mod lane;
+pub mod machine;
+mod meters;
+mod resume;
+mod stamp;
+pub mod trail;
+
+pub use assignment::{Deps, Error, Service};
 
 /// Settings under `worker.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,232 @@
+//! The flush: writing what a lane has coalesced, and publishing it to the hot view. The only room that retries writes.
+//!
+//! Rows come grouped by shard and sorted; they are written as mutations of up to `store.batch_rows` rows, up to
+//! `store.in_flight` of them at a time over all lanes. A transient error is retried with backoff for as long as it takes,
+//! consistency is never lowered, and the checkpoint does not move before everything is written (laws 5 and 10). Then the
+//! lane's `stored` moves, and the hot view learns the new bases.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use tokio::sync::Semaphore;
+
+use crate::{
+    clock, hot,
+    item::Lane,
+    log::Log,
+    metrics,
+    retry::{self, Classified as _},
+    store::{self, Checkpoint, EventRow, ShardKey, Store, TotalRow},
+    worker::{
+        Options,
+        board::{Board, State},
+        fold::{Named, Taken},
+        halt::Halt,
+    },
+};
+
+/// Mutations that one flush has ready for a slot.
+const WIDTH: usize = 64;
+/// Entries of one publish.
+const PUBLISH_CHUNK: usize = 1000;
+
+/// What the lanes of a process share.
+pub struct Context {
+    /// Where packs come from.
+    pub log: Arc<dyn Log>,
+    /// Where rows go.
+    pub store: Arc<dyn Store>,
+    /// Who shows them at once.
+    pub hot: hot::Shared,
+    /// `worker.`
+    pub options: Options,
+    /// `retry.`
+    pub retry: retry::Options,
+    /// `store.batch_rows`
+    pub batch_rows: usize,
+    /// `store.in_flight`, over all lanes.
+    pub slots: Semaphore,
+    /// Who watches.
+    pub board: Board,
+    pub(super) meters: Meters,
+}
+
+/// Handles of the metrics that all lanes share.
+pub(super) struct Meters {
+    flush_seconds: metrics::Histogram,
+    flush_rows: metrics::Histogram,
+    ingest_to_stored: metrics::Histogram,
+    pub(super) apply_seconds: metrics::Histogram,
+    deltas: metrics::Counter,
+    rows: metrics::Counter,
+    mutations: metrics::Counter,
+    event_rows: metrics::Counter,
+    event_mutations: metrics::Counter,
+    retries: metrics::Counter,
+    drift: metrics::Counter,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        Self {
+            flush_seconds: metrics::FLUSH_SECONDS.histogram(&[]),
+            flush_rows: metrics::FLUSH_ROWS.histogram(&[]),
+            ingest_to_stored: metrics::INGEST_TO_STORED_SECONDS.histogram(&[]),
+            apply_seconds: metrics::LANE_APPLY_SECONDS.histogram(&[]),
+            deltas: metrics::FLUSH_DELTAS.counter(&[]),
+            rows: metrics::STORE_ROWS.counter(&["counter_totals"]),
+            mutations: metrics::STORE_MUTATIONS.counter(&["counter_totals"]),
+            event_rows: metrics::STORE_ROWS.counter(&["events"]),
+            event_mutations: metrics::STORE_MUTATIONS.counter(&["events"]),
+            retries: metrics::STORE_RETRIES.counter(&[]),
+            drift: metrics::HOT_DRIFT.counter(&[]),
+        }
+    }
+}
+
+/// One flush of one lane: everything that it applied up to `mark`.
+pub struct Flush {
+    /// The lane.
+    pub lane: Lane,
+    /// Where the lane stood when this was taken.
+    pub mark: Checkpoint,
+    /// Rows and who was named.
+    pub taken: Taken,
+    /// Events.
+    pub events: Vec<EventRow>,
+    /// `receive_ms` of the packs in it.
+    pub received_ms: Vec<i64>,
+}
+
+impl Flush {
+    /// Writes and publishes everything. Answers the mark that is stored now, and what the hot view still lacks.
+    ///
+    /// # Errors
+    /// The store refuses for good: the lane halts.
+    pub async fn run(self, context: &Context) -> Result<(Checkpoint, Vec<Named>), Halt> {
+        let started = tokio::time::Instant::now();
+        let rows: usize = self.taken.shards.iter().map(|(_, rows)| rows.len()).sum();
+        let mut writes: Vec<BoxFuture<'_, Result<(), Halt>>> = Vec::new();
+        for (key, rows) in &self.taken.shards {
+            for rows in rows.chunks(context.batch_rows) {
+                writes.push(Box::pin(context.write_totals(self.lane, key, rows)));
+            }
+        }
+        for rows in self.events.chunks(context.batch_rows) {
+            writes.push(Box::pin(context.write_events(self.lane, rows)));
+        }
+        stream::iter(writes).buffer_unordered(WIDTH).try_collect::<()>().await?;
+        context
+            .settled(self.lane, || {
+                context.store.write_stored(context.topic(), self.lane, self.mark.seq, self.mark.stamp)
+            })
+            .await?;
+        let meters = &context.meters;
+        let now_ms = clock::now_ms();
+        for received_ms in &self.received_ms {
+            meters.ingest_to_stored.record((now_ms - received_ms).max(0) as f64 / 1000.0);
+        }
+        meters.deltas.increment(self.taken.deltas + self.events.len() as u64);
+        meters.flush_rows.record((rows + self.events.len()) as f64);
+        meters.flush_seconds.record(started.elapsed().as_secs_f64());
+        let owed = context.publish(self.lane, &self.mark, self.taken.named).await;
+        Ok((self.mark, owed))
+    }
+}
+
+impl Context {
+    /// The topic's name.
+    pub fn topic(&self) -> &str {
+        &self.log.topology().topic
+    }
+
+    async fn write_totals(&self, lane: Lane, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Halt> {
+        self.settled(lane, || self.store.write_totals(key, rows)).await?;
+        self.meters.rows.increment(rows.len() as u64);
+        self.meters.mutations.increment(1);
+        Ok(())
+    }
+
+    async fn write_events(&self, lane: Lane, rows: &[EventRow]) -> Result<(), Halt> {
+        self.settled(lane, || self.store.write_events(rows)).await?;
+        self.meters.event_rows.increment(rows.len() as u64);
+        self.meters.event_mutations.increment(1);
+        Ok(())
+    }
+
+    /// Tries one operation of the store until it succeeds or fails for good, in one of the slots. While it fails the lane
+    /// is shown as paused.
+    pub(super) async fn settled<T, F: Future<Output = Result<T, store::Error>>>(
+        &self,
+        lane: Lane,
+        mut operation: impl FnMut() -> F,
+    ) -> Result<T, Halt> {
+        let mut failed = false;
+        let attempt = || {
+            let operation = operation();
+            async {
+                let _slot = self.slots.acquire().await.expect("the slots are never closed");
+                operation.await
+            }
+        };
+        let settled = retry::until_settled(&self.retry, attempt, |error: &store::Error| {
+            metrics::STORE_ERRORS.counter(&[error.kind().label()]).increment(1);
+            self.meters.retries.increment(1);
+            if !failed {
+                failed = true;
+                tracing::warn!(partition = lane.partition, error = %error, "store failed, lane paused");
+                self.board.update(lane.partition, |status| {
+                    status.state = State::Paused;
+                    status.reason = Some(format!("the store does not answer: {error}"));
+                });
+            }
+        })
+        .await
+        .map_err(|error| {
+            metrics::STORE_ERRORS.counter(&[error.kind().label()]).increment(1);
+            Halt::Store(error.to_string())
+        });
+        if failed && settled.is_ok() {
+            tracing::info!(partition = lane.partition, "store answers again, lane goes on");
+            self.board.update(lane.partition, |status| {
+                status.state = State::Running;
+                status.reason = None;
+            });
+        }
+        settled
+    }
+
+    /// Tells the hot view the bases of these rows as of the mark. Answers those that it could not be told.
+    async fn publish(&self, lane: Lane, mark: &Checkpoint, named: Vec<Named>) -> Vec<Named> {
+        if !self.hot.describe().1 {
+            return Vec::new();
+        }
+        let mut owed = Vec::new();
+        for chunk in named.chunks(PUBLISH_CHUNK) {
+            if let Err(error) = self.publish_chunk(lane, mark, chunk).await {
+                if owed.is_empty() {
+                    tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
+                }
+                owed.extend_from_slice(chunk);
+            }
+        }
+        if owed.is_empty()
+            && let Err(error) = self.hot.published(lane, mark.seq).await
+        {
+            tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
+        }
+        owed
+    }
+
+    async fn publish_chunk(&self, lane: Lane, mark: &Checkpoint, chunk: &[Named]) -> Result<(), hot::Error> {
+        let keys: Vec<_> = chunk.iter().map(Named::hot_key).collect();
+        let known = self.hot.known(&keys).await?;
+        let bases = keys.into_iter().zip(chunk).zip(known).filter(|(_, known)| *known);
+        let bases: Vec<_> = bases.map(|((key, row), _)| hot::Base { key, total: row.total }).collect();
+        if !bases.is_empty() {
+            let published = self.hot.publish(lane, mark.seq, &bases).await?;
+            self.meters.drift.increment(published.drifted as u64);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,461 @@
+//! The fold: a lane's rows in memory, absolute totals to which packs are added (laws 3 and 4).
+//!
+//! A row must be loaded before it is folded into: [`Fold::prepare`] resolves a pack's dictionary to rows and says what must
+//! be read first, [`Fold::install`] takes what was read, [`Fold::add`] folds. Deltas of packs that the loaded base already
+//! covers change nothing, but they touch the row: a row touched since the checkpoint is owed a write, with its own stamp,
+//! and is not evicted before the checkpoint passes it.
+//!
+//! Every series is folded twice: into its own row, and into its counter's total in the lane's reserved shard.
+//!
+//! Pure: no clock, no I/O. `flush` writes what [`Fold::take`] hands out.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hashbrown::HashTable;
+
+use crate::{
+    item::{Namespace, Seq, SeriesRef, Shard, Stamp, series_hash},
+    store::{EpochRow, RowName, ShardKey, TotalRow},
+};
+
+mod rows;
+
+pub use rows::{Named, Taken};
+use rows::{Row, RowId};
+
+/// What a fold needs read before a pack can be folded.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Shards nobody has read yet: read them as one slice.
+    pub shards: Vec<u32>,
+    /// Rows to read by name, by shard.
+    pub rows: HashMap<u32, Vec<RowName>>,
+}
+
+impl Missing {
+    /// Whether everything is there.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty() && self.rows.is_empty()
+    }
+}
+
+/// A dictionary entry, resolved: the rows that its items fold into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    series: RowId,
+    counter: RowId,
+}
+
+/// What is known of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Not read yet.
+    Nothing,
+    /// Every row of it is in memory: a row that is not here does not exist.
+    Whole,
+    /// Too large, or evicted from: a row that is not here must be read by name.
+    Partly,
+}
+
+#[derive(Debug)]
+struct ShardState {
+    key: ShardKey,
+    /// Index of its epoch, for comparing rows cheaply.
+    epoch: u32,
+    known: Known,
+    rows: u32,
+}
+
+/// Which of the two rows of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Series,
+    Counter,
+}
+
+/// The rows of one lane.
+pub struct Fold {
+    partition: u32,
+    epochs: Vec<EpochRow>,
+    shards: Vec<ShardState>,
+    by_key: HashMap<ShardKey, u32>,
+    rows: Vec<Row>,
+    free: Vec<RowId>,
+    table: HashTable<RowId>,
+    counters: hashbrown::HashSet<Arc<str>>,
+    /// Rows named by a pack since the last flush, dropped duplicates included.
+    named: Vec<RowId>,
+    dirty: usize,
+    /// Where the next eviction goes on.
+    hand: usize,
+    max_rows: usize,
+}
+
+/// A series key that does not belong into this lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Misplaced;
+
+impl Fold {
+    /// An empty fold of a lane that keeps about `max_rows` rows.
+    pub fn new(partition: u32, epochs: Vec<EpochRow>, max_rows: usize) -> Self {
+        Self {
+            partition,
+            epochs,
+            shards: Vec::new(),
+            by_key: HashMap::new(),
+            rows: Vec::new(),
+            free: Vec::new(),
+            table: HashTable::new(),
+            counters: hashbrown::HashSet::new(),
+            named: Vec::new(),
+            dirty: 0,
+            hand: 0,
+            max_rows,
+        }
+    }
+
+    /// Resolves a dictionary; `targets` gets one entry per key, valid once nothing is missing any more.
+    ///
+    /// # Errors
+    /// When a key belongs into another lane by the counts of `epoch`: the record was routed by nobody's rules.
+    pub fn prepare<'a>(
+        &mut self,
+        epoch: u32,
+        keys: impl Iterator<Item = &'a [u8]>,
+        targets: &mut Vec<Target>,
+    ) -> Result<Missing, Misplaced> {
+        let mut missing = Missing::default();
+        let mut last: Option<(SeriesRef<'a>, RowId)> = None;
+        targets.clear();
+        for key in keys {
+            let series = SeriesRef::from_key(key).ok_or(Misplaced)?;
+            let counter = match last {
+                Some((at, row)) if at.counter == series.counter && at.namespace == series.namespace => row,
+                _ => {
+                    let key = &key[..series.namespace.len() + series.counter.len() + 2];
+                    self.resolve(epoch, SeriesRef { tags: "", ..series }, Role::Counter, key, &mut missing)?
+                }
+            };
+            last = Some((series, counter));
+            let series = self.resolve(epoch, series, Role::Series, key, &mut missing)?;
+            targets.push(Target { series, counter });
+        }
+        Ok(missing)
+    }
+
+    /// Finds a row, or makes one that waits for its base; what must be read for that goes into `missing`.
+    fn resolve(
+        &mut self,
+        epoch: u32,
+        series: SeriesRef<'_>,
+        role: Role,
+        key: &[u8],
+        missing: &mut Missing,
+    ) -> Result<RowId, Misplaced> {
+        let placement = series_hash(key);
+        let hash = rows::hash(placement, role);
+        let shards = &self.shards;
+        let found = self.table.find(hash, |row| {
+            let row = &self.rows[*row as usize];
+            let shard = &shards[row.shard as usize];
+            row.hash == hash
+                && row.role == role
+                && *row.name.tags == *series.tags
+                && *row.name.counter == *series.counter
+                && shard.epoch == epoch
+                && shard.key.namespace.as_str() == series.namespace
+        });
+        if let Some(row) = found {
+            let row = *row;
+            self.require(row, missing);
+            return Ok(row);
+        }
+        let shard = self.shard(epoch, series.namespace, role, placement)?;
+        let counter = self.counter(series.counter);
+        let name = RowName { counter, tags: series.tags.into() };
+        let row = self.insert(Row::new(shard, name, role, hash));
+        self.require(row, missing);
+        Ok(row)
+    }
+
+    /// Notes in `missing` what must be read before this row can be folded into.
+    fn require(&mut self, row: RowId, missing: &mut Missing) {
+        let Row { shard, name, loaded, role, .. } = &mut self.rows[row as usize];
+        if *loaded {
+            return;
+        }
+        match self.shards[*shard as usize].known {
+            // Every row of the shard is here, so this one, which waited, does not exist in the store.
+            Known::Whole => *loaded = true,
+            Known::Nothing if missing.shards.contains(shard) => {}
+            Known::Nothing => missing.shards.push(*shard),
+            Known::Partly => {
+                let names = missing.rows.entry(*shard).or_default();
+                // A dictionary names a series once; only counters come up again.
+                if *role == Role::Series || !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+    }
+
+    fn shard(&mut self, epoch: u32, namespace: &str, role: Role, placement: u64) -> Result<u32, Misplaced> {
+        let row = &self.epochs[epoch as usize];
+        let shard = match role {
+            Role::Series => Shard::of(placement, row.shards),
+            Role::Counter => Shard::reserved(self.partition),
+        };
+        if shard.partition(row.partitions) != self.partition {
+            return Err(Misplaced);
+        }
+        let namespace = Namespace::parse(namespace).map_err(|_| Misplaced)?;
+        let key = ShardKey { namespace, shard, epoch: row.epoch };
+        let next = self.shards.len() as u32;
+        Ok(*self.by_key.entry(key).or_insert_with_key(|key| {
+            self.shards.push(ShardState { key: key.clone(), epoch, known: Known::Nothing, rows: 0 });
+            next
+        }))
+    }
+
+    fn counter(&mut self, name: &str) -> Arc<str> {
+        if let Some(counter) = self.counters.get(name) {
+            return counter.clone();
+        }
+        let counter: Arc<str> = name.into();
+        self.counters.insert(counter.clone());
+        counter
+    }
+
+    fn insert(&mut self, row: Row) -> RowId {
+        let hash = row.hash;
+        self.shards[row.shard as usize].rows += 1;
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.rows[id as usize] = row;
+                id
+            }
+            None => {
+                self.rows.push(row);
+                (self.rows.len() - 1) as RowId
+            }
+        };
+        let Self { table, rows, .. } = self;
+        table.insert_unique(hash, id, |id| rows[*id as usize].hash);
+        id
+    }
+
+    /// What a shard number of [`Missing`] stands for.
+    pub fn shard_key(&self, shard: u32) -> &ShardKey {
+        &self.shards[shard as usize].key
+    }
+
+    /// Takes a whole shard as read. `None`: it is too large, its rows are read by name from now on. Whoever waited for it
+    /// prepares again. Every base is told to `met`.
+    pub fn install(&mut self, shard: u32, read: Option<Vec<TotalRow>>, mut met: impl FnMut(Seq, Stamp)) {
+        let Some(read) = read.filter(|read| self.len() + read.len() <= self.max_rows) else {
+            self.shards[shard as usize].known = Known::Partly;
+            return;
+        };
+        for row in read {
+            met(row.seq, row.stamp);
+            self.base(shard, row);
+        }
+        self.shards[shard as usize].known = Known::Whole;
+    }
+
+    /// Takes rows as read by name. Every base is told to `met`.
+    pub fn install_named(
+        &mut self,
+        shard: u32,
+        names: &[RowName],
+        read: Vec<Option<TotalRow>>,
+        mut met: impl FnMut(Seq, Stamp),
+    ) {
+        for (name, read) in names.iter().zip(read) {
+            match read {
+                Some(row) => {
+                    met(row.seq, row.stamp);
+                    self.base(shard, row);
+                }
+                None => {
+                    if let Some(row) = self.find(shard, name) {
+                        self.rows[row as usize].loaded = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn find(&self, shard: u32, name: &RowName) -> Option<RowId> {
+        let state = &self.shards[shard as usize];
+        let hash = rows::hash_of(state, name);
+        self.table
+            .find(hash, |row| {
+                let row = &self.rows[*row as usize];
+                row.shard == shard && row.name == *name
+            })
+            .copied()
+    }
+
+    fn base(&mut self, shard: u32, read: TotalRow) {
+        let row = match self.find(shard, &read.name) {
+            Some(row) => row,
+            None => {
+                let role = if self.shards[shard as usize].key.shard.0 < 0 { Role::Counter } else { Role::Series };
+                let hash = rows::hash_of(&self.shards[shard as usize], &read.name);
+                let name = RowName { counter: self.counter(&read.name.counter), tags: read.name.tags.clone() };
+                self.insert(Row::new(shard, name, role, hash))
+            }
+        };
+        let row = &mut self.rows[row as usize];
+        if !row.loaded {
+            row.loaded = true;
+            row.total = read.total;
+            row.seq = read.seq;
+            row.stamp = read.stamp;
+            row.base_end = read.seq.next();
+        }
+    }
+
+    /// Folds a pack's sum for one dictionary entry: `items` undropped items that add `sum`.
+    ///
+    /// With no undropped item the rows are only named: their hot entries are owed a publish.
+    pub fn add(&mut self, target: Target, seq: Seq, stamp: Stamp, sum: i128, items: u32) {
+        for id in [target.series, target.counter] {
+            let row = &mut self.rows[id as usize];
+            debug_assert!(row.loaded, "load, then fold");
+            if !row.named {
+                row.named = true;
+                self.named.push(id);
+            }
+            if items > 0 {
+                if !row.dirty {
+                    row.dirty = true;
+                    self.dirty += 1;
+                }
+                row.touched_end = seq.next();
+                row.deltas = row.deltas.saturating_add(items);
+                // The base covers it already: written again as it is, with its own stamp (law 4).
+                if seq >= row.base_end {
+                    row.total += sum;
+                    row.seq = seq;
+                    row.stamp = stamp;
+                }
+            }
+        }
+    }
+
+    /// Hands out what is owed: dirty rows, sorted, by shard; and every row that was named.
+    pub fn take(&mut self) -> Taken {
+        let mut taken = Taken::default();
+        let mut by_shard: HashMap<u32, Vec<RowId>> = HashMap::new();
+        for id in std::mem::take(&mut self.named) {
+            let row = &mut self.rows[id as usize];
+            row.named = false;
+            let shard = &self.shards[row.shard as usize];
+            taken.named.push(Named {
+                row: id,
+                role: row.role.into(),
+                namespace: shard.key.namespace.clone(),
+                name: row.name.clone(),
+                total: row.total,
+            });
+            if row.dirty {
+                row.dirty = false;
+                if row.role == Role::Series {
+                    taken.deltas += u64::from(row.deltas);
+                }
+                row.deltas = 0;
+                by_shard.entry(row.shard).or_default().push(id);
+            }
+        }
+        self.dirty = 0;
+        for (shard, ids) in by_shard {
+            let mut rows: Vec<_> = ids.iter().map(|id| self.rows[*id as usize].to_total()).collect();
+            rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            taken.shards.push((self.shards[shard as usize].key.clone(), rows));
+        }
+        taken
+    }
+
+    /// Owes these rows a publish again: the hot view did not take it. A row that was evicted meanwhile is let go: its entry
+    /// keeps its pending deltas, which are above its base, and so its value.
+    pub fn owe_publish(&mut self, named: &[Named]) {
+        for owed in named {
+            let Some(row) = self.rows.get_mut(owed.row as usize) else { continue };
+            if !row.vacant
+                && !row.named
+                && row.name == owed.name
+                && self.shards[row.shard as usize].key.namespace == owed.namespace
+            {
+                row.named = true;
+                self.named.push(owed.row);
+            }
+        }
+    }
+
+    /// Makes room for `wanted` more rows by evicting rows that are clean and that the checkpoint has passed.
+    /// `covered` is one past the checkpoint. Answers whether there is room.
+    pub fn make_room(&mut self, wanted: usize, covered: Seq) -> bool {
+        let mut tried = 0;
+        while self.len() + wanted > self.max_rows && tried < self.rows.len() {
+            self.hand = if self.hand + 1 >= self.rows.len() { 0 } else { self.hand + 1 };
+            tried += 1;
+            let row = &self.rows[self.hand];
+            if row.vacant || row.dirty || row.named || !row.loaded || row.touched_end > covered {
+                continue;
+            }
+            let state = &mut self.shards[row.shard as usize];
+            let hash = row.hash;
+            state.known = Known::Partly;
+            state.rows -= 1;
+            let id = self.hand as RowId;
+            if let Ok(entry) = self.table.find_entry(hash, |at| *at == id) {
+                entry.remove();
+            }
+            self.rows[self.hand] = Row::vacant();
+            self.free.push(id);
+        }
+        self.len() + wanted <= self.max_rows
+    }
+
+    /// Takes the epochs as they are now. Known ones keep their place.
+    pub fn set_epochs(&mut self, epochs: Vec<EpochRow>) {
+        for epoch in epochs {
+            if !self.epochs.iter().any(|known| known.epoch == epoch.epoch) {
+                self.epochs.push(epoch);
+            }
+        }
+    }
+
+    /// The index of the epoch with these counts.
+    pub fn epoch(&self, partitions: u32, shards: u32) -> Option<u32> {
+        let same = |epoch: &EpochRow| epoch.partitions == partitions && epoch.shards == shards;
+        self.epochs.iter().position(same).map(|index| index as u32)
+    }
+
+    /// The epochs, by index.
+    pub fn epochs(&self) -> &[EpochRow] {
+        &self.epochs
+    }
+
+    /// Rows in memory.
+    pub fn len(&self) -> usize {
+        self.rows.len() - self.free.len()
+    }
+
+    /// Whether no row is in memory.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows that are owed a write.
+    pub fn dirty(&self) -> usize {
+        self.dirty
+    }
+
+    /// Rows that packs have named since the last flush.
+    pub fn named(&self) -> usize {
+        self.named.len()
+    }
+}

@@ -1,0 +1,436 @@
+//! The lane: one partition's loop. Reads packs, loads what they need, folds them, and flushes; pauses when the store is
+//! slow; halts when the log is not what it must be.
+//!
+//! One task a lane. At most one flush and one checkpoint write are under way; meanwhile the lane goes on folding, up to
+//! its bounds. The decisions are `machine`'s, `trail`'s and `resume`'s; this room only waits and passes on.
+
+use std::{collections::VecDeque, time::Duration};
+
+use futures_util::future::{OptionFuture, try_join_all};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    board::State,
+    flush::{Context, Flush},
+    fold::{Missing, Named},
+    halt::Halt,
+    machine::{Machine, Read},
+    meters::LaneMeters,
+    resume::Resumed,
+    trail::Trail,
+};
+use crate::{
+    item::{Lane, Seq},
+    log::{Cursor, Record},
+    retry::{Backoff, Classified as _, Kind},
+    store::{self, Checkpoint, RowName, Slice, TotalRow},
+};
+
+/// About what a row takes while it waits to be written.
+const ROW_BYTES: usize = 200;
+/// How often a lane with nothing to do looks at its clocks.
+const IDLE: Duration = Duration::from_millis(500);
+
+type Flushed = Result<(Checkpoint, Vec<Named>), Halt>;
+type Checkpointed = (Checkpoint, Result<(), store::Error>);
+
+/// One lane and everything it waits for.
+pub(super) struct Runner {
+    context: std::sync::Arc<Context>,
+    lane: Lane,
+    machine: Machine,
+    cursor: Box<dyn Cursor>,
+    /// Records that were read and not applied yet.
+    backlog: VecDeque<Record>,
+    flush: Option<AbortOnDropHandle<Flushed>>,
+    checkpoint: Option<AbortOnDropHandle<Checkpointed>>,
+    checkpoint_retry: Option<(Instant, Checkpoint)>,
+    backoff: Backoff,
+    /// After a failed read of the log: when to read again.
+    read_again: Option<Instant>,
+    read_backoff: Backoff,
+    trail: Trail,
+    /// One past the checkpoint.
+    covered: Seq,
+    /// One past what is stored.
+    stored: Seq,
+    /// One past the log's end, as last seen.
+    end: Seq,
+    started: Instant,
+    /// When the oldest pack that is not flushed was applied.
+    unflushed_since: Option<Instant>,
+    /// Append time of that pack.
+    oldest_unflushed_ms: Option<i64>,
+    received_ms: Vec<i64>,
+    urgent: bool,
+    /// The lane cannot take a row more before the checkpoint passes some.
+    full: bool,
+    items: u64,
+    meters: LaneMeters,
+}
+
+/// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop`.
+pub(super) async fn run(context: std::sync::Arc<Context>, lane: Lane, stop: CancellationToken) {
+    let partition = lane.partition;
+    context.board.update(partition, |status| *status = Default::default());
+    let ended = async {
+        let Resumed { machine, covered, leader_epoch, stored } = tokio::select! {
+            resumed = context.resume(lane) => resumed?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let next = machine.next();
+        let open = context.log_settled(lane, || context.log.open(partition, next, leader_epoch));
+        let cursor = tokio::select! { cursor = open => cursor?, () = stop.cancelled() => return Ok(()) };
+        tracing::info!(partition, next = next.0, checkpoint = covered.0, ids = machine.window().len(), "lane runs");
+        let mut runner = Runner::new(context.clone(), lane, machine, cursor, covered, stored);
+        let ended = runner.apply_until(&stop).await;
+        // What was applied before a halt is true: it is stored all the same.
+        let drained = runner.drain().await;
+        ended.and(drained)
+    }
+    .await;
+    if let Err(halt) = ended {
+        tracing::error!(partition, reason = %halt, "lane halted");
+        LaneMeters::new(partition).halted.set(1.0);
+        context.board.update(partition, |status| {
+            status.state = State::Halted;
+            status.reason = Some(halt.to_string());
+        });
+        stop.cancelled().await;
+    }
+}
+
+impl Runner {
+    fn new(
+        context: std::sync::Arc<Context>,
+        lane: Lane,
+        machine: Machine,
+        cursor: Box<dyn Cursor>,
+        covered: Seq,
+        stored: Seq,
+    ) -> Self {
+        let trail = Trail::new(context.options.checkpoint_delay.as_millis());
+        let (backoff, read_backoff) = (Backoff::new(&context.retry), Backoff::new(&context.retry));
+        let meters = LaneMeters::new(lane.partition);
+        let runner = Self {
+            end: machine.next(),
+            context,
+            lane,
+            machine,
+            cursor,
+            backlog: VecDeque::new(),
+            flush: None,
+            checkpoint: None,
+            checkpoint_retry: None,
+            backoff,
+            read_again: None,
+            read_backoff,
+            trail,
+            covered,
+            stored,
+            started: Instant::now(),
+            unflushed_since: None,
+            oldest_unflushed_ms: None,
+            received_ms: Vec::new(),
+            urgent: false,
+            full: false,
+            items: 0,
+            meters,
+        };
+        let (next, items) = (runner.machine.next(), 0);
+        runner.show(|status| {
+            *status = super::board::LaneStatus { state: State::Running, next, items, ..Default::default() };
+            status.stored = stored;
+            status.checkpoint = covered;
+        });
+        runner
+    }
+
+    async fn apply_until(&mut self, stop: &CancellationToken) -> Result<(), Halt> {
+        while !stop.is_cancelled() {
+            if !self.backlog.is_empty() && self.has_room() {
+                tokio::select! {
+                    applied = self.apply_backlog() => applied?,
+                    () = stop.cancelled() => break,
+                }
+            }
+            self.start_flush();
+            self.start_checkpoint();
+            let rests = self.read_again.is_some_and(|again| again > Instant::now());
+            let reads = self.backlog.is_empty() && self.has_room() && !rests;
+            let wake = self.next_wake();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                flushed = OptionFuture::from(self.flush.as_mut()), if self.flush.is_some() => {
+                    self.flushed(joined(flushed))?;
+                }
+                written = OptionFuture::from(self.checkpoint.as_mut()), if self.checkpoint.is_some() => {
+                    self.checkpointed(joined(written)).await?;
+                }
+                records = self.cursor.next(), if reads => self.read(records)?,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether more may be folded before the store has taken what waits.
+    fn has_room(&self) -> bool {
+        // While a flush is under way the next one gathers, up to the same bounds; then the lane is paused.
+        let options = &self.context.options;
+        let waiting_bytes = self.machine.event_bytes() + self.machine.fold().dirty() * ROW_BYTES;
+        let waiting_rows = self.machine.fold().dirty() + self.machine.events();
+        !self.full && waiting_rows < options.flush_rows && waiting_bytes < options.flush_bytes.as_usize()
+    }
+
+    fn read(&mut self, records: Result<Vec<Record>, crate::log::Error>) -> Result<(), Halt> {
+        match records {
+            Ok(records) => {
+                if let Some(last) = records.last() {
+                    self.end = self.end.max(last.seq.next());
+                }
+                self.backlog.extend(records);
+                self.read_again = None;
+                self.read_backoff.reset();
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::Transient => {
+                tracing::warn!(partition = self.lane.partition, error = %error, "log failed, lane waits");
+                self.read_again = Some(Instant::now() + self.read_backoff.next_delay());
+                Ok(())
+            }
+            Err(error) => Err(Halt::Log(error.to_string())),
+        }
+    }
+
+    /// Applies what was read, as far as there is room. Cancelling it loses nothing: a record leaves the backlog when it is applied.
+    async fn apply_backlog(&mut self) -> Result<(), Halt> {
+        let began = Instant::now();
+        while let Some(record) = self.backlog.front() {
+            let read = Read::decode(record)?;
+            let append_ms = record.append_ms;
+            if !self.prepare(&read).await? {
+                break;
+            }
+            let applied = self.machine.apply(&read)?;
+            self.backlog.pop_front();
+            self.items += applied.items as u64;
+            self.meters.applied(&applied);
+            self.received_ms.push(read.receive_ms());
+            self.urgent |= read.is_urgent();
+            if self.unflushed_since.is_none() {
+                self.unflushed_since = Some(Instant::now());
+            }
+            if self.oldest_unflushed_ms.is_none() {
+                self.oldest_unflushed_ms = Some(append_ms);
+                self.show(|status| status.oldest_unstored_ms = status.oldest_unstored_ms.or(Some(append_ms)));
+            }
+            if !self.has_room() || self.urgent {
+                break;
+            }
+            tokio::task::consume_budget().await;
+        }
+        self.context.meters.apply_seconds.record(began.elapsed().as_secs_f64());
+        let (next, items) = (self.machine.next(), self.items);
+        self.show(|status| {
+            status.next = next;
+            status.items = items;
+        });
+        self.meters.state(&self.machine);
+        Ok(())
+    }
+
+    /// Makes room for a pack and loads what it needs. `false`: not now, the lane is full.
+    async fn prepare(&mut self, read: &Read) -> Result<bool, Halt> {
+        let wanted = 2 * read.series();
+        let idle = self.flush.is_none() && self.machine.fold().dirty() == 0 && self.covered == self.machine.next();
+        // A pack that alone is larger than the bound is taken all the same once nothing else waits.
+        if !self.machine.fold_mut().make_room(wanted, self.covered) && !idle {
+            self.full = true;
+            tracing::warn!(
+                partition = self.lane.partition,
+                rows = self.machine.fold().len(),
+                "lane is full, waits for its checkpoint"
+            );
+            return Ok(false);
+        }
+        let mut asked_epochs = false;
+        loop {
+            match self.machine.prepare(read) {
+                Ok(missing) if missing.is_empty() => break,
+                Ok(missing) => self.load(missing).await?,
+                Err(Halt::Epoch { .. }) if !asked_epochs => {
+                    asked_epochs = true;
+                    let epochs =
+                        self.context.settled(self.lane, || self.context.store.epochs(self.context.topic())).await?;
+                    self.machine.fold_mut().set_epochs(epochs);
+                }
+                Err(halt) => return Err(halt),
+            }
+        }
+        if let Some(seq) = self.machine.highest_unmet().filter(|seq| *seq >= self.end) {
+            let bounds = self.context.log_settled(self.lane, || self.context.log.bounds(self.lane.partition)).await?;
+            self.end = self.end.max(bounds.end);
+            if seq >= self.end {
+                return Err(Halt::Cut { end: self.end, seq });
+            }
+        }
+        Ok(true)
+    }
+
+    async fn load(&mut self, missing: Missing) -> Result<(), Halt> {
+        let (context, lane) = (&self.context, self.lane);
+        let limit = context.options.slice_rows + 1;
+        let fold = self.machine.fold();
+        let slices = missing.shards.iter().map(|shard| {
+            let key = fold.shard_key(*shard).clone();
+            async move {
+                let slice = Slice { limit, ..Slice::default() };
+                let rows = context.settled(lane, || context.store.totals(&key, &slice)).await?;
+                Ok::<_, Halt>((*shard, Some(rows).filter(|rows| rows.len() < limit)))
+            }
+        });
+        let named = missing.rows.iter().map(|(shard, names)| {
+            let key = fold.shard_key(*shard).clone();
+            async move {
+                let rows = context.settled(lane, || context.store.totals_named(&key, names)).await?;
+                Ok::<(u32, &Vec<RowName>, Vec<Option<TotalRow>>), Halt>((*shard, names, rows))
+            }
+        });
+        let (slices, named) = tokio::try_join!(try_join_all(slices), try_join_all(named))?;
+        self.machine.install(|fold, met| {
+            for (shard, rows) in slices {
+                fold.install(shard, rows, &mut *met);
+            }
+            for (shard, names, rows) in named {
+                fold.install_named(shard, names, rows, &mut *met);
+            }
+        });
+        Ok(())
+    }
+
+    fn start_flush(&mut self) {
+        let Some(since) = self.unflushed_since.filter(|_| self.flush.is_none()) else { return };
+        let options = &self.context.options;
+        let fold = self.machine.fold();
+        let due = self.urgent
+            || self.full
+            || since.elapsed() >= options.flush_age.0
+            || fold.dirty() + self.machine.events() >= options.flush_rows
+            || fold.dirty() * ROW_BYTES + self.machine.event_bytes() >= options.flush_bytes.as_usize();
+        if due {
+            self.flush_now();
+        }
+    }
+
+    fn flush_now(&mut self) {
+        let Some(mark) = self.machine.mark() else { return };
+        self.unflushed_since = None;
+        self.oldest_unflushed_ms = None;
+        self.urgent = false;
+        let (taken, events) = self.machine.take();
+        let received_ms = std::mem::take(&mut self.received_ms);
+        let flush = Flush { lane: self.lane, mark, taken, events, received_ms };
+        let context = self.context.clone();
+        self.flush = Some(AbortOnDropHandle::new(tokio::spawn(async move { flush.run(&context).await })));
+    }
+
+    fn flushed(&mut self, flushed: Flushed) -> Result<(), Halt> {
+        self.flush = None;
+        let (mark, owed) = flushed?;
+        self.stored = self.stored.max(mark.seq.next());
+        self.trail.stored(self.now_ms(), mark);
+        if !owed.is_empty() {
+            self.machine.fold_mut().owe_publish(&owed);
+            self.unflushed_since = self.unflushed_since.or(Some(Instant::now()));
+        }
+        let (stored, oldest) = (self.stored, self.oldest_unflushed_ms);
+        self.show(|status| {
+            status.stored = stored;
+            status.oldest_unstored_ms = oldest;
+        });
+        Ok(())
+    }
+
+    fn start_checkpoint(&mut self) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let retry = self.checkpoint_retry.take_if(|(at, _)| *at <= Instant::now()).map(|(_, mark)| mark);
+        // A newer mark replaces one that failed.
+        let Some(mark) = self.trail.due(self.now_ms()).or(retry) else { return };
+        let context = self.context.clone();
+        self.checkpoint = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let written = context.store.write_checkpoint(context.topic(), &mark).await;
+            (mark, written)
+        })));
+    }
+
+    async fn checkpointed(&mut self, (mark, written): Checkpointed) -> Result<(), Halt> {
+        self.checkpoint = None;
+        match written {
+            Ok(()) => {
+                self.backoff.reset();
+                self.covered = mark.seq.next();
+                self.full = false;
+                let covered = self.covered;
+                self.show(|status| status.checkpoint = covered);
+                let needed = mark.dedup_from.min(mark.seq);
+                if let Err(error) = self.context.log.progress(self.lane.partition, mark.seq, needed).await {
+                    tracing::warn!(partition = self.lane.partition, error = %error, "log does not take the lane's progress");
+                }
+            }
+            Err(error) if error.kind() == Kind::Transient => {
+                tracing::warn!(partition = self.lane.partition, error = %error, "checkpoint failed, tried again later");
+                self.checkpoint_retry = Some((Instant::now() + self.backoff.next_delay(), mark));
+            }
+            Err(error) => return Err(Halt::Store(error.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Stores what was applied. The checkpoint keeps trailing: whoever takes the lane over replays the tail.
+    async fn drain(&mut self) -> Result<(), Halt> {
+        if let Some(flush) = self.flush.take() {
+            self.flushed(joined(Some(flush.await)))?;
+        }
+        if self.unflushed_since.is_some() {
+            self.flush_now();
+            if let Some(flush) = self.flush.take() {
+                self.flushed(joined(Some(flush.await)))?;
+            }
+        }
+        if let Some(checkpoint) = self.checkpoint.take() {
+            self.checkpointed(joined(Some(checkpoint.await))).await?;
+        }
+        Ok(())
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn next_wake(&self) -> Instant {
+        let flush =
+            self.unflushed_since.filter(|_| self.flush.is_none()).map(|since| since + self.context.options.flush_age.0);
+        let trail =
+            self.trail.next_due_ms().map(|due| self.started + Duration::from_millis(u64::try_from(due).unwrap_or(0)));
+        let trail = trail.filter(|_| self.checkpoint.is_none());
+        let retry = self.checkpoint_retry.as_ref().map(|(at, _)| *at);
+        let idle = Instant::now() + IDLE;
+        [flush, trail, retry, self.read_again].into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    fn show(&self, change: impl FnOnce(&mut super::board::LaneStatus)) {
+        self.context.board.update(self.lane.partition, change);
+    }
+}
+
+/// The answer of a task that is never aborted while it is waited for.
+fn joined<T>(ended: Option<Result<T, tokio::task::JoinError>>) -> T {
+    match ended.expect("only waited for while there is one") {
+        Ok(ended) => ended,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

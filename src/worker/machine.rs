@@ -1,0 +1,368 @@
+//! The lane as a pure function of its log (law 2): records in, rows and verdicts out.
+//!
+//! The machine decodes, checks order and claims, computes the stamp, asks the dedup window and folds. It knows no clock
+//! and does no I/O: `lane` reads the log for it, loads what [`Machine::prepare`] misses, and writes what
+//! [`Machine::take`] hands out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    item::{IdScope, Lane, Namespace, PackId, Seq, Stamp},
+    log::Record,
+    pack::{self, Pack},
+    store::{Checkpoint, EpochRow, EventRow},
+    worker::{
+        claims::Memory,
+        dedup::Window,
+        fold::{Fold, Missing, Taken, Target},
+        halt::Halt,
+    },
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A record that was decoded and waits to be applied.
+pub struct Read {
+    /// Its offset.
+    pub seq: Seq,
+    /// The log's clock when it was appended.
+    pub append_ms: i64,
+    leader_epoch: Option<i32>,
+    pack: Pack,
+}
+
+impl Read {
+    /// Decodes a record.
+    ///
+    /// # Errors
+    /// A halt: the record is newer, cannot be read, or carries what this version does not apply.
+    pub fn decode(record: &Record) -> Result<Self, Halt> {
+        let seq = record.seq;
+        let unreadable = |reason: String| Halt::Unreadable { seq, reason };
+        if let Some(damage) = &record.damage {
+            return Err(unreadable(damage.clone()));
+        }
+        let pack = pack::decode(record.format, record.payload.clone()).map_err(|error| match error {
+            pack::Error::Newer(_) => Halt::Newer { seq, error },
+            error => unreadable(error.to_string()),
+        })?;
+        let unsupported = [
+            (pack.observations.is_some(), "observations"),
+            (!pack.corrections.is_empty(), "corrections"),
+            (!pack.erasures.is_empty(), "erasures"),
+            (pack.control.is_some(), "control settings"),
+            (pack.replayed.is_some(), "a replayed dead letter"),
+        ];
+        if let Some((_, what)) = unsupported.into_iter().find(|(carried, _)| *carried) {
+            return Err(Halt::Unsupported { seq, what });
+        }
+        if let Some(event) = pack.events.iter().find(|event| Namespace::parse(&event.namespace).is_err()) {
+            return Err(unreadable(format!("an event's namespace is malformed: {:?}", event.namespace)));
+        }
+        Ok(Self { seq, append_ms: record.append_ms, leader_epoch: record.leader_epoch, pack })
+    }
+
+    /// Somebody waits for it to be stored.
+    pub fn is_urgent(&self) -> bool {
+        self.pack.urgent
+    }
+
+    /// When its ingest closed it, in milliseconds since 1970.
+    pub fn receive_ms(&self) -> i64 {
+        self.pack.receive_ms
+    }
+
+    /// How many series it names.
+    pub fn series(&self) -> usize {
+        self.pack.increments.as_ref().map_or(0, |increments| increments.key_lengths.len())
+    }
+
+    /// The pack's own id.
+    pub fn pack_id(&self) -> PackId {
+        self.pack.pack_id()
+    }
+}
+
+/// What applying one pack did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Items that it carried.
+    pub items: usize,
+    /// Those of them that were dropped as duplicates.
+    pub duplicates: usize,
+}
+
+/// The last record applied.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    seq: Seq,
+    stamp: Stamp,
+    pack: PackId,
+    leader_epoch: Option<i32>,
+}
+
+/// The state of one lane.
+pub struct Machine {
+    lane: Lane,
+    next: Seq,
+    stamp: Stamp,
+    last: Option<Last>,
+    window: Window,
+    memory: Memory,
+    fold: Fold,
+    events: Vec<EventRow>,
+    event_bytes: usize,
+    /// Bases that were read ahead of the lane, with the stamp that the log must compute there (law 4).
+    unmet: BTreeMap<Seq, Stamp>,
+    broken_base: Option<Seq>,
+    /// The one that the checkpoint named: its row may not have been read since.
+    carried_unmet: Option<Seq>,
+    targets: Vec<Target>,
+    sums: Vec<(i128, u32)>,
+}
+
+impl Machine {
+    /// A lane that begins at `next`, the stamp before it being `stamp`. `epochs` are the topic's, oldest first; the
+    /// first of this topic id pins the dedup window.
+    pub fn new(lane: Lane, next: Seq, stamp: Stamp, epochs: Vec<EpochRow>, max_rows: usize) -> Self {
+        let pinned = epochs.iter().find(|epoch| epoch.topic_id == lane.topic_id);
+        let (window_us, max_ids) = pinned.map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
+        Self {
+            lane,
+            next,
+            stamp,
+            last: None,
+            window: Window::new(window_us, max_ids),
+            memory: Memory::default(),
+            fold: Fold::new(lane.partition, epochs, max_rows),
+            events: Vec::new(),
+            event_bytes: 0,
+            unmet: BTreeMap::new(),
+            broken_base: None,
+            carried_unmet: None,
+            targets: Vec::new(),
+            sums: Vec::new(),
+        }
+    }
+
+    /// Notes a pack that is below the checkpoint, while the window is rebuilt: its ids, not its amounts.
+    pub fn rebuild(&mut self, read: &Read) -> Result<(), Halt> {
+        let stamp = self.begin(read)?;
+        self.note_all(&read.pack);
+        self.end(read, stamp);
+        Ok(())
+    }
+
+    /// Sets the stamp of the last record rebuilt: the checkpoint's.
+    pub fn resume_at(&mut self, checkpoint: &Checkpoint) {
+        self.stamp = checkpoint.stamp;
+        self.next = checkpoint.seq.next();
+        self.last = Some(Last {
+            seq: checkpoint.seq,
+            stamp: checkpoint.stamp,
+            pack: checkpoint.pack,
+            leader_epoch: checkpoint.leader_epoch,
+        });
+        self.carried_unmet = checkpoint.unmet_base;
+    }
+
+    /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
+    pub fn prepare(&mut self, read: &Read) -> Result<Missing, Halt> {
+        let Pack { partitions, shards, increments, .. } = &read.pack;
+        let epoch = self.fold.epoch(*partitions, *shards).ok_or(Halt::Epoch {
+            seq: read.seq,
+            partitions: *partitions,
+            shards: *shards,
+        })?;
+        let Some(increments) = increments else { return Ok(Missing::default()) };
+        let keys = increments.dictionary().map(|entry| entry.key);
+        self.fold
+            .prepare(epoch, keys, &mut self.targets)
+            .map_err(|_| Halt::Unreadable { seq: read.seq, reason: "it carries a series of another lane".to_owned() })
+    }
+
+    /// The rows, for installing what was missing; every base goes through `meet`.
+    pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
+        let Self { fold, unmet, next, broken_base, .. } = self;
+        install(fold, &mut |seq, stamp| {
+            if seq >= *next {
+                match unmet.insert(seq, stamp) {
+                    Some(other) if other != stamp => *broken_base = Some(seq),
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Applies a pack that is prepared.
+    pub fn apply(&mut self, read: &Read) -> Result<Applied, Halt> {
+        if let Some(seq) = self.broken_base {
+            return Err(Halt::Base { seq });
+        }
+        let stamp = self.begin(read)?;
+        if self.unmet.remove(&read.seq).is_some_and(|expected| expected != stamp) {
+            return Err(Halt::Base { seq: read.seq });
+        }
+        let pack = &read.pack;
+        let mut applied = Applied { items: pack.items(), duplicates: 0 };
+        if self.window.note(&pack.pack_id().0) {
+            // The record stands twice in the log: the second one only counts as seen.
+            self.note_items(pack);
+            applied.duplicates = applied.items;
+            // Ingest may have shown it in the hot view under this seq: a publish takes it out again.
+            for target in self.targets.iter().filter(|_| pack.increments.is_some()) {
+                self.fold.add(*target, read.seq, stamp, 0, 0);
+            }
+        } else {
+            self.fold_increments(read, stamp, &mut applied);
+            self.take_events(read, stamp, &mut applied);
+        }
+        self.end(read, stamp);
+        Ok(applied)
+    }
+
+    fn fold_increments(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) {
+        let Some(increments) = &read.pack.increments else { return };
+        self.sums.clear();
+        self.sums.resize(self.targets.len(), (0, 0));
+        for increment in increments.iter() {
+            if increment.id.is_some_and(|id| self.window.note(&id.0)) {
+                applied.duplicates += 1;
+            } else {
+                let (sum, items) = &mut self.sums[increment.series as usize];
+                *sum += i128::from(increment.amount);
+                *items += 1;
+            }
+        }
+        for (target, (sum, items)) in self.targets.iter().zip(&self.sums) {
+            self.fold.add(*target, read.seq, stamp, *sum, *items);
+        }
+    }
+
+    fn take_events(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) {
+        for event in &read.pack.events {
+            let id = IdScope::event(&event.namespace, &event.name).id(event.id.as_bytes());
+            if self.window.note(&id.0) {
+                applied.duplicates += 1;
+                continue;
+            }
+            let subject = Some(event.subject.as_str()).filter(|subject| !subject.is_empty());
+            let row = EventRow {
+                namespace: Namespace::parse(&event.namespace).expect("checked when the record was decoded"),
+                name: event.name.as_str().into(),
+                subject: subject.map(Arc::from),
+                time_ms: event.time_ms,
+                id: event.id.as_str().into(),
+                properties: Bytes::copy_from_slice(&event.properties),
+                received_ms: read.pack.receive_ms,
+                stamp,
+            };
+            self.event_bytes += row.name.len() + row.id.len() + event.subject.len() + row.properties.len() + 200;
+            self.events.push(row);
+        }
+    }
+
+    /// Order, claims and stamp of a record.
+    fn begin(&mut self, read: &Read) -> Result<Stamp, Halt> {
+        if read.seq != self.next {
+            return Err(Halt::Missing { expected: self.next, found: read.seq });
+        }
+        for claim in &read.pack.claims {
+            self.memory
+                .check(self.lane.topic_id, read.seq, claim.parts())
+                .map_err(|claim| Halt::Claim { seq: read.seq, claim })?;
+        }
+        let stamp = self.stamp.after(read.append_ms, read.pack.receive_ms);
+        self.window.begin(read.seq, stamp, self.stamp);
+        Ok(stamp)
+    }
+
+    fn end(&mut self, read: &Read, stamp: Stamp) {
+        let pack = read.pack.pack_id();
+        self.memory.note(read.seq, pack);
+        self.last = Some(Last { seq: read.seq, stamp, pack, leader_epoch: read.leader_epoch });
+        self.stamp = stamp;
+        self.next = read.seq.next();
+    }
+
+    fn note_all(&mut self, pack: &Pack) {
+        self.window.note(&pack.pack_id().0);
+        self.note_items(pack);
+    }
+
+    fn note_items(&mut self, pack: &Pack) {
+        for id in pack.increments.iter().flat_map(pack::Increments::iter).filter_map(|increment| increment.id) {
+            self.window.note(&id.0);
+        }
+        for event in &pack.events {
+            let id = IdScope::event(&event.namespace, &event.name).id(event.id.as_bytes());
+            self.window.note(&id.0);
+        }
+    }
+
+    /// What the checkpoint would be if everything applied so far were stored; `None` before the first record.
+    pub fn mark(&self) -> Option<Checkpoint> {
+        let last = self.last?;
+        let begins = self.window.begins();
+        Some(Checkpoint {
+            lane: self.lane,
+            seq: last.seq,
+            leader_epoch: last.leader_epoch,
+            pack: last.pack,
+            stamp: last.stamp,
+            dedup_from: begins.map_or(last.seq.next(), |begins| begins.from),
+            dedup_stamp: begins.map_or(last.stamp, |begins| begins.stamp),
+            unmet_base: self.highest_unmet(),
+        })
+    }
+
+    /// The highest base that was read ahead of the lane and not met yet.
+    pub fn highest_unmet(&self) -> Option<Seq> {
+        let read = self.unmet.last_key_value().map(|(seq, _)| *seq);
+        read.max(self.carried_unmet.filter(|seq| *seq >= self.next))
+    }
+
+    /// Hands out what is owed to the store: rows and events.
+    pub fn take(&mut self) -> (Taken, Vec<EventRow>) {
+        self.event_bytes = 0;
+        (self.fold.take(), std::mem::take(&mut self.events))
+    }
+
+    /// The rows.
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// The rows, for eviction and new epochs.
+    pub fn fold_mut(&mut self) -> &mut Fold {
+        &mut self.fold
+    }
+
+    /// The dedup window.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// The next seq that it takes.
+    pub fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// The stamp of the last record.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// About how many bytes of events wait for the store.
+    pub fn event_bytes(&self) -> usize {
+        self.event_bytes
+    }
+
+    /// How many events wait for the store.
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+}

@@ -1,0 +1,196 @@
+//! Taking a lane over: where it goes on, and whether the log is still the one that the checkpoint was taken from (law 6).
+//!
+//! Kafka and a restored disk do not report every loss by themselves, so each way in which the log can differ is looked for
+//! here, and answered with a halt that names its remedy. Then the dedup window is rebuilt from the log (law 7).
+
+use crate::{
+    item::{Lane, PackId, Seq, Stamp},
+    log::{self, Bounds, Record},
+    retry::{self, Classified as _, Kind},
+    store::{Checkpoint, EpochRow, LaneRow},
+    worker::{
+        flush::Context,
+        halt::Halt,
+        machine::{Machine, Read},
+    },
+};
+
+/// Bytes read at a time while the window is rebuilt.
+const REBUILD_BYTES: usize = 4 << 20;
+
+/// A lane that is ready to go on.
+pub struct Resumed {
+    /// Its state.
+    pub machine: Machine,
+    /// One past its checkpoint.
+    pub covered: Seq,
+    /// The leader epoch to open the log with.
+    pub leader_epoch: Option<i32>,
+    /// One past what the store has said to have.
+    pub stored: Seq,
+}
+
+impl Context {
+    /// Reads a lane's checkpoint, checks the log against it and rebuilds the lane's state.
+    pub(super) async fn resume(&self, lane: Lane) -> Result<Resumed, Halt> {
+        let rows = self.settled(lane, || self.store.lanes(self.topic())).await?;
+        let epochs = self.settled(lane, || self.store.epochs(self.topic())).await?;
+        let bounds = self.log_settled(lane, || self.log.bounds(lane.partition)).await?;
+        let row = rows.iter().find(|row| row.lane == lane);
+        check(lane, bounds, row, &epochs)?;
+        let stored = row.and_then(|row| row.stored).map_or(Seq(0), Seq::next);
+        let Some(checkpoint) = row.and_then(|row| row.checkpoint.as_ref()) else {
+            let machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows);
+            return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
+        };
+        let from = checkpoint.dedup_from.max(bounds.start);
+        let mut machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
+        let mut at = from;
+        while at <= checkpoint.seq {
+            let records = self.log_settled(lane, || self.log.read(lane.partition, at, REBUILD_BYTES)).await?;
+            let within: Vec<&Record> = records.iter().filter(|record| record.seq <= checkpoint.seq).collect();
+            if within.is_empty() {
+                return Err(Halt::Log(format!("nothing could be read at {at}, below its end {}", bounds.end)));
+            }
+            for record in within {
+                at = record.seq.next();
+                if record.seq == checkpoint.seq {
+                    identify(checkpoint, record)?;
+                }
+                machine.rebuild(&Read::decode(record)?)?;
+            }
+        }
+        // A log whose front was removed since cannot compute the first stamps any more; a whole one must arrive at the same.
+        if from == checkpoint.dedup_from && from <= checkpoint.seq && machine.stamp() != checkpoint.stamp {
+            return Err(Halt::Stamp { from, seq: checkpoint.seq });
+        }
+        machine.resume_at(checkpoint);
+        let covered = checkpoint.seq.next();
+        Ok(Resumed { machine, covered, leader_epoch: checkpoint.leader_epoch, stored: stored.max(covered) })
+    }
+
+    /// Tries one read of the log until it succeeds or fails for good.
+    pub(super) async fn log_settled<T, F: Future<Output = Result<T, log::Error>>>(
+        &self,
+        lane: Lane,
+        operation: impl FnMut() -> F,
+    ) -> Result<T, Halt> {
+        let mut failed = false;
+        retry::until_settled(&self.retry, operation, |error| {
+            if !failed {
+                failed = true;
+                tracing::warn!(partition = lane.partition, error = %error, "log failed, lane waits");
+            }
+        })
+        .await
+        .map_err(|error| {
+            debug_assert_ne!(error.kind(), Kind::Transient);
+            Halt::Log(error.to_string())
+        })
+    }
+}
+
+/// Whether the log can be the one that the store knows.
+fn check(lane: Lane, bounds: Bounds, row: Option<&LaneRow>, epochs: &[EpochRow]) -> Result<(), Halt> {
+    if !epochs.iter().any(|epoch| epoch.topic_id == lane.topic_id)
+        && let Some(other) = epochs.last()
+    {
+        return Err(Halt::Recreated { stored: other.topic_id, found: lane.topic_id });
+    }
+    let checkpoint = row.and_then(|row| row.checkpoint.as_ref());
+    let next = checkpoint.map_or(Seq(0), |checkpoint| checkpoint.seq.next());
+    if bounds.start > next {
+        return Err(Halt::Gap { start: bounds.start, next });
+    }
+    let highest = checkpoint
+        .iter()
+        .flat_map(|checkpoint| [Some(checkpoint.seq), checkpoint.unmet_base])
+        .chain([row.and_then(|row| row.stored)])
+        .flatten()
+        .max();
+    match highest {
+        Some(seq) if bounds.end <= seq => Err(Halt::Cut { end: bounds.end, seq }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the record at the checkpoint's seq is the one that it names.
+fn identify(checkpoint: &Checkpoint, record: &Record) -> Result<(), Halt> {
+    let found = match Read::decode(record) {
+        Ok(read) => read.pack_id(),
+        Err(Halt::Newer { seq, error }) => return Err(Halt::Newer { seq, error }),
+        Err(_) => {
+            let mut id = [0; 16];
+            id.copy_from_slice(&blake3::hash(&record.payload).as_bytes()[..16]);
+            PackId(id)
+        }
+    };
+    if found == checkpoint.pack {
+        Ok(())
+    } else {
+        Err(Halt::Replaced { seq: checkpoint.seq, expected: checkpoint.pack, found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::{Epoch, TopicId};
+
+    const LANE: Lane = Lane { topic_id: TopicId([1; 16]), partition: 0 };
+
+    fn epoch(topic_id: TopicId) -> EpochRow {
+        EpochRow {
+            epoch: Epoch::of(topic_id, 1, 1),
+            topic_id,
+            cluster_id: String::new(),
+            partitions: 1,
+            shards: 1,
+            dedup_window_us: 1,
+            dedup_max_ids: 1,
+            created_ms: 0,
+        }
+    }
+
+    fn row(seq: u64, unmet: Option<u64>, stored: Option<u64>) -> LaneRow {
+        let checkpoint = Checkpoint {
+            lane: LANE,
+            seq: Seq(seq),
+            leader_epoch: None,
+            pack: PackId([0; 16]),
+            stamp: Stamp(0),
+            dedup_from: Seq(0),
+            dedup_stamp: Stamp(0),
+            unmet_base: unmet.map(Seq),
+        };
+        LaneRow { lane: LANE, checkpoint: Some(checkpoint), stored: stored.map(Seq) }
+    }
+
+    fn bounds(start: u64, end: u64) -> Bounds {
+        Bounds { start: Seq(start), end: Seq(end) }
+    }
+
+    #[test]
+    fn a_log_that_holds_what_the_checkpoint_names_is_taken() {
+        let epochs = [epoch(LANE.topic_id)];
+        assert_eq!(check(LANE, bounds(0, 0), None, &epochs), Ok(()), "a first start");
+        assert_eq!(check(LANE, bounds(0, 10), Some(&row(9, None, Some(9))), &epochs), Ok(()));
+        assert_eq!(check(LANE, bounds(10, 10), Some(&row(9, None, Some(9))), &epochs), Ok(()), "emptied by retention");
+        assert_eq!(check(LANE, bounds(3, 20), Some(&row(9, Some(15), Some(12))), &epochs), Ok(()));
+    }
+
+    #[test]
+    fn a_log_that_lost_its_front_or_its_end_or_its_identity_halts_the_lane() {
+        let epochs = [epoch(LANE.topic_id)];
+        let gap = |start, next| Err(Halt::Gap { start: Seq(start), next: Seq(next) });
+        assert_eq!(check(LANE, bounds(1, 5), None, &epochs), gap(1, 0));
+        assert_eq!(check(LANE, bounds(11, 20), Some(&row(9, None, None)), &epochs), gap(11, 10));
+        let cut = |end, seq| Err(Halt::Cut { end: Seq(end), seq: Seq(seq) });
+        assert_eq!(check(LANE, bounds(0, 9), Some(&row(9, None, None)), &epochs), cut(9, 9));
+        assert_eq!(check(LANE, bounds(0, 12), Some(&row(9, Some(12), None)), &epochs), cut(12, 12));
+        assert_eq!(check(LANE, bounds(0, 12), Some(&row(9, None, Some(30))), &epochs), cut(12, 30));
+        let other = TopicId([2; 16]);
+        let recreated = Halt::Recreated { stored: other, found: LANE.topic_id };
+        assert_eq!(check(LANE, bounds(0, 0), None, &[epoch(other)]), Err(recreated));
+    }
+}
