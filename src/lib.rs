@@ -14,6 +14,7 @@ pub mod progress;
 pub mod query;
 pub mod receipt;
 pub mod retry;
+pub mod server;
 pub mod store;
 pub mod units;
 pub mod worker;
