@@ -221,12 +221,19 @@ impl Context {
     async fn publish_chunk(&self, lane: Lane, mark: &Checkpoint, chunk: &[Named]) -> Result<(), hot::Error> {
         let keys: Vec<_> = chunk.iter().map(Named::hot_key).collect();
         let known = self.hot.known(&keys).await?;
-        let bases = keys.into_iter().zip(chunk).zip(known).filter(|(_, known)| *known);
-        let bases: Vec<_> = bases.map(|((key, row), _)| hot::Base { key, total: row.total }).collect();
-        if !bases.is_empty() {
-            let published = self.hot.publish(lane, mark.seq, &bases).await?;
-            self.meters.drift.increment(published.drifted as u64);
+        let known = keys.into_iter().zip(chunk).zip(known).filter(|(_, known)| *known).map(|(base, _)| base);
+        // A base that was loaded ahead of the lane includes packs that the lane has not met again: it is a total as of its
+        // own seq. Published as of the mark, those packs' pending deltas would count twice.
+        let (ahead, level): (Vec<_>, Vec<_>) = known.partition(|(_, row)| row.seq > mark.seq);
+        let level: Vec<_> = level.into_iter().map(|(key, row)| hot::Base { key, total: row.total }).collect();
+        let mut drifted = 0;
+        if !level.is_empty() {
+            drifted += self.hot.publish(lane, mark.seq, &level).await?.drifted;
         }
+        for (key, row) in ahead {
+            drifted += self.hot.publish(lane, row.seq, &[hot::Base { key, total: row.total }]).await?.drifted;
+        }
+        self.meters.drift.increment(drifted as u64);
         Ok(())
     }
 }

@@ -359,6 +359,7 @@ impl Fold {
                 namespace: shard.key.namespace.clone(),
                 name: row.name.clone(),
                 total: row.total,
+                seq: row.seq,
             });
             if row.dirty {
                 row.dirty = false;

@@ -79,6 +79,8 @@ pub struct Named {
     pub name: RowName,
     /// The lane's total for it.
     pub total: i128,
+    /// The last pack that the total includes: ahead of the lane while it replays what its base covers.
+    pub seq: Seq,
 }
 
 impl Named {
