@@ -30,15 +30,14 @@ mod pending;
 mod run;
 mod validate;
 
-/// Counts events and increments: a 2xx means durable, totals are visible at once, a retry counts once.
+/// A write-behind event-ingestion pipeline: a 2xx means durable, totals are visible at once, nothing is lost and a
+/// retry counts once.
 #[derive(Debug, Parser)]
 #[command(
     name = "tallymark",
     version,
     max_term_width = 100,
-    after_help = examples::ROOT,
-    long_about = "A write-behind event-ingestion pipeline: a 2xx means durable, totals are visible at once, nothing is lost \
-                  and a retry counts once.\n\nWithout a command: the same as `tallymark run all`."
+    after_help = examples::ROOT
 )]
 struct Cli {
     #[command(flatten)]

@@ -1,6 +1,9 @@
 //! The examples under every command's help.
 
 pub const ROOT: &str = "\
+Without a command: the same as `tallymark run all`.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 a dependency was not reached, 4 a lane has halted.
+
 Examples:
   tallymark                                   everything in one process, data in ./tallymark-data
   tallymark --listen 0.0.0.0:8080 --set worker.flush_age=2s

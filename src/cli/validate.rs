@@ -28,13 +28,11 @@ pub fn validate(layers: Layers, role: Role, no_connect: bool) -> Result<Exit, Fa
         verdicts.extend(super::block_on(app::validate(config))?);
     }
     super::print(&verdicts.iter().map(|verdict| format!("{verdict}\n")).collect::<String>())?;
-    match (exit_of(&verdicts), config) {
-        (Exit::Done, _) => Ok(Exit::Done),
-        (_, Err(error)) => Err(error.into()),
-        (exit, Ok(_)) => {
-            let worst = verdicts.iter().find(|verdict| verdict.standing.exit() == exit);
-            let message = worst.map(|verdict| format!("{}: {}", verdict.subject, verdict.message));
-            Err(Failure { exit, message: message.unwrap_or_default() })
+    let exit = exit_of(&verdicts);
+    match verdicts.iter().find(|verdict| verdict.standing.exit() == exit) {
+        Some(first) if exit != Exit::Done => {
+            Err(Failure { exit, message: format!("{}: {}", first.subject, first.message) })
         }
+        _ => Ok(exit),
     }
 }

@@ -23,7 +23,6 @@ pub fn together(
         }
     };
     at_least("retry.max", "retry.initial", sections.retry.max >= sections.retry.initial);
-    at_least("worker.max_rows", "worker.flush_rows", sections.worker.max_rows >= sections.worker.flush_rows);
     if let Some((listen, admin)) = listeners
         && listen == admin
         && listen.port != 0
@@ -39,25 +38,19 @@ pub fn runnable(config: &Config) -> Vec<Problem> {
     let mut refuse = |name: &str, why: String| problems.push(settings.problem(name, &why));
     let alone = config.role != Role::All;
     let role = config.role;
+    let owned = |what: &str, shared: &str| {
+        format!(
+            "the role {role} alone cannot use an embedded {what}: one process owns it, and nobody else could read or write it; \
+             run the role `all` (a {what} that processes share, {shared}://…, is not served by this build yet)"
+        )
+    };
     match &config.log.url {
-        LogUrl::Embedded { .. } if alone => refuse(
-            "log.url",
-            format!(
-                "the role {role} alone cannot run on an embedded log: one process owns it, so nobody else could read or write it; \
-                 set --log kafka://…, or run the role `all`"
-            ),
-        ),
+        LogUrl::Embedded { .. } if alone => refuse("log.url", owned("log", "kafka")),
         LogUrl::Embedded { .. } => {}
         LogUrl::Kafka { .. } => refuse("log.url", unserved("kafka", "embedded:DIR")),
     }
     match &config.store.url {
-        StoreUrl::Embedded { .. } if alone => refuse(
-            "store.url",
-            format!(
-                "the role {role} alone cannot run on an embedded store: one process owns it, so nobody else could read or write it; \
-                 set --store scylla://…, or run the role `all`"
-            ),
-        ),
+        StoreUrl::Embedded { .. } if alone => refuse("store.url", owned("store", "scylla")),
         StoreUrl::Embedded { .. } => {}
         StoreUrl::Scylla { .. } => refuse("store.url", unserved("scylla", "embedded:DIR")),
     }
@@ -65,8 +58,8 @@ pub fn runnable(config: &Config) -> Vec<Problem> {
         HotUrl::Memory if alone => refuse(
             "hot.url",
             format!(
-                "the role {role} alone cannot use a hot view in its own memory: other processes would not see it, and its totals would be wrong; \
-                 set --hot redis://… or --hot none:"
+                "the role {role} alone cannot use a hot view in its own memory: other processes would not see it, \
+                 and its totals would be wrong; set --hot none:"
             ),
         ),
         HotUrl::Memory | HotUrl::None => {}

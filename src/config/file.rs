@@ -43,7 +43,7 @@ fn flatten(path: &str, table: &DeTable<'_>, line_at: &impl Fn(usize) -> usize, i
         let line = line_at(name.span().start);
         match value.get_ref() {
             // A table is only a way to write its keys, except where a value belongs, or where nothing is known.
-            DeValue::Table(inner) if !(inner.is_empty() && !is_section(&key)) && !is_leaf(&key) => {
+            DeValue::Table(inner) if !is_leaf(&key) && (!inner.is_empty() || is_section(&key)) => {
                 flatten(&key, inner, line_at, into);
             }
             value => into.push(Found { key, value: plain(value), line }),

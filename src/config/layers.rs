@@ -47,12 +47,18 @@ impl fmt::Display for Source {
 }
 
 /// A value in force, and where it came from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Setting {
     /// The value, in the type of the default.
     pub value: Value,
     /// Where it came from.
     pub source: Source,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", shown(&self.value), self.source)
+    }
 }
 
 struct Flag {

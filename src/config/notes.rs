@@ -42,7 +42,7 @@ use Bound::{Between, Free, OneOf, Positive, Sized};
 /// Counts that become the capacity of a queue or the permits of a semaphore.
 const COUNT: Bound = Between(1, 1_000_000);
 /// Counts of things in memory.
-const MANY: Bound = Between(1, 1_000_000_000_000);
+const MANY: Bound = Between(1, 1_000_000_000);
 
 /// Every setting's note, in the order of the reference.
 pub const NOTES: &[Note] = &[
@@ -89,7 +89,7 @@ pub const NOTES: &[Note] = &[
     note("ingest.max_future", Free, "How far ahead of now an item's time may be."),
     note("ingest.max_age", Free, "How old an item may be. 0: no bound."),
     note("ingest.linger", Free, "How long a pack waits for more items."),
-    note("ingest.pack_bytes", Sized(1 << 10, 64 << 20), "A pack closes at this size."),
+    note("ingest.pack_bytes", Sized(1, 64 << 20), "A pack closes at this size."),
     note(
         "ingest.in_flight",
         Between(1, 1_024),
