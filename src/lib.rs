@@ -1,7 +1,11 @@
 //! Tallymark: a write-behind event-ingestion pipeline.
 #![warn(missing_docs)]
 
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod exit;
 pub mod hot;
 pub mod ingest;
 pub mod item;
@@ -15,6 +19,8 @@ pub mod query;
 pub mod receipt;
 pub mod retry;
 pub mod server;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
 pub mod units;
 pub mod worker;

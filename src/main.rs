@@ -1,2 +1,23 @@
-//! Placeholder until the composition root lands.
-fn main() {}
+//! The binary: parse, load, build, wait, drain, exit code.
+//!
+//! Everything that a command does is in `cli.rs` and below; here is what a process must do itself: read its arguments
+//! and its environment, say on stderr why it failed, and end with the code by returning it.
+
+use std::{io::Write as _, process::ExitCode};
+
+use tallymark::cli;
+
+fn main() -> ExitCode {
+    let outcome = match cli::parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(invocation) => invocation.execute(),
+        Err(refused) => return refused.print().into(),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // Nobody can be told when stderr is closed; the code says it all the same.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Commands and flags: the only room that names clap.
+//!
+//! [`parse`] turns arguments and environment into an [`Invocation`]: a command, and the layers of its configuration.
+//! [`Invocation::execute`] loads the configuration and does it. Flags that set the configuration are the same on every
+//! command and are taken before and after the command's name; the inner one wins.
+//!
+//! Usage errors end with code 2, with clap's own explanation. Nothing here ends the process, and a reader of stdout that
+//! goes away (`| head`) is no error.
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::{
+    Args, CommandFactory as _, Parser, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _,
+};
+
+use crate::{
+    config::{Config, Layers, Role},
+    exit::{Exit, Failure},
+};
+
+mod completions;
+mod config;
+mod examples;
+mod pending;
+mod run;
+mod validate;
+
+/// A write-behind event-ingestion pipeline: a 2xx means durable, totals are visible at once, nothing is lost and a
+/// retry counts once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tallymark",
+    version,
+    max_term_width = 100,
+    after_help = examples::ROOT
+)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the roles until SIGTERM or SIGINT, then drain
+    #[command(after_help = examples::RUN)]
+    Run(Configured<RunArgs>),
+    /// Check the configuration and every dependency, and print every verdict
+    #[command(after_help = examples::VALIDATE)]
+    Validate(Configured<ValidateArgs>),
+    /// Show the configuration in force
+    #[command(subcommand, after_help = examples::CONFIG)]
+    Config(ConfigCommand),
+    /// Post items, or an access log, to a running ingest
+    #[command(after_help = examples::SEND)]
+    Send(Configured<pending::Send>),
+    /// Ask for a counter
+    #[command(after_help = examples::GET)]
+    Get(Configured<pending::Get>),
+    /// What is in the log and not in the store yet
+    #[command(after_help = examples::LAG)]
+    Lag(Configured<pending::Lag>),
+    /// Print a shell's completions
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every setting and where its value came from; passwords are left out
+    #[command(after_help = examples::CONFIG)]
+    Show(Configured<ShowArgs>),
+}
+
+/// A command that reads the configuration.
+#[derive(Debug, Args)]
+struct Configured<A: Args> {
+    #[command(flatten)]
+    args: A,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn role_parser() -> impl clap::builder::TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::NAMES).try_map(|name| name.parse::<Role>())
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// What this process does
+    #[arg(default_value = "all", value_parser = role_parser())]
+    role: Role,
+}
+
+#[derive(Debug, Args)]
+struct ValidateArgs {
+    /// Check for this role
+    #[arg(long, default_value = "all", value_parser = role_parser())]
+    role: Role,
+    /// Look at the configuration only, not at what it names
+    #[arg(long)]
+    no_connect: bool,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// With the defaults of this role
+    #[arg(long, default_value = "all", value_parser = role_parser())]
+    role: Role,
+}
+
+/// The flags that set the configuration.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+struct Settings {
+    /// Read settings from this TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The log: embedded:DIR or kafka://host:port[,host:port]/topic
+    #[arg(long, value_name = "URL")]
+    log: Option<String>,
+    /// The store: embedded:DIR or scylla://[user:password@]host:port[,…]/keyspace
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// The hot view: memory:, redis://…, rediss://…, redis-cluster://… or none:
+    #[arg(long, value_name = "URL")]
+    hot: Option<String>,
+    /// Where ingest and queries are served
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Where health, metrics, lag and the dashboard are served
+    #[arg(long, value_name = "HOST:PORT")]
+    admin_listen: Option<String>,
+    /// How log lines are written: auto, text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Which log lines are written, e.g. debug or info,fjall=warn
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// The namespace that send and get name
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Any other setting; may be given many times
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    /// These before the command's name, `inner` after it.
+    fn with(self, inner: Self) -> Self {
+        Self {
+            config: inner.config.or(self.config),
+            log: inner.log.or(self.log),
+            store: inner.store.or(self.store),
+            hot: inner.hot.or(self.hot),
+            listen: inner.listen.or(self.listen),
+            admin_listen: inner.admin_listen.or(self.admin_listen),
+            log_format: inner.log_format.or(self.log_format),
+            log_level: inner.log_level.or(self.log_level),
+            namespace: inner.namespace.or(self.namespace),
+            set: self.set.into_iter().chain(inner.set).collect(),
+        }
+    }
+
+    fn layers(self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Layers {
+        let flags = [
+            ("--log", "log.url", self.log),
+            ("--store", "store.url", self.store),
+            ("--hot", "hot.url", self.hot),
+            ("--listen", "listen", self.listen),
+            ("--admin-listen", "admin_listen", self.admin_listen),
+            ("--log-format", "log_format", self.log_format),
+            ("--log-level", "log_level", self.log_level),
+            ("--namespace", "namespace", self.namespace),
+        ];
+        let mut layers = Layers::new().variables(variables);
+        if let Some(path) = self.config {
+            layers = layers.file(path);
+        }
+        for (name, key, text) in flags {
+            if let Some(text) = text {
+                layers = layers.flag(name, key, text);
+            }
+        }
+        self.set.into_iter().fold(layers, Layers::set)
+    }
+}
+
+/// A command to do.
+enum Action {
+    Run(RunArgs),
+    Validate(ValidateArgs),
+    Show(ShowArgs),
+    Send(pending::Send),
+    Get(pending::Get),
+    Lag(pending::Lag),
+    Completions(clap_complete::Shell),
+}
+
+/// A command and the layers of its configuration.
+pub struct Invocation {
+    action: Action,
+    layers: Layers,
+}
+
+/// The arguments are no command: a usage error, or a request for help or the version.
+pub struct Refused(clap::Error);
+
+impl Refused {
+    /// Prints the explanation, or what was asked for, and answers with the exit code.
+    pub fn print(self) -> Exit {
+        // Nobody can be told when the stream is closed.
+        let _ = self.0.print();
+        if self.0.use_stderr() { Exit::Usage } else { Exit::Done }
+    }
+}
+
+/// Reads arguments (the first is the program's name) and environment.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, Refused> {
+    let Cli { settings: outer, command } = Cli::try_parse_from(arguments).map_err(Refused)?;
+    let (action, inner) = match command {
+        None => (Action::Run(RunArgs { role: Role::All }), Settings::default()),
+        Some(Command::Run(run)) => (Action::Run(run.args), run.settings),
+        Some(Command::Validate(validate)) => (Action::Validate(validate.args), validate.settings),
+        Some(Command::Config(ConfigCommand::Show(show))) => (Action::Show(show.args), show.settings),
+        Some(Command::Send(send)) => (Action::Send(send.args), send.settings),
+        Some(Command::Get(get)) => (Action::Get(get.args), get.settings),
+        Some(Command::Lag(lag)) => (Action::Lag(lag.args), lag.settings),
+        Some(Command::Completions { shell }) => (Action::Completions(shell), Settings::default()),
+    };
+    Ok(Invocation { action, layers: outer.with(inner).layers(variables) })
+}
+
+impl Invocation {
+    /// Does it.
+    pub fn execute(self) -> Result<Exit, Failure> {
+        let layers = self.layers;
+        match self.action {
+            Action::Run(args) => run::run(Config::load(layers, args.role)?),
+            Action::Validate(args) => validate::validate(layers, args.role, args.no_connect),
+            Action::Show(args) => config::show(layers, args.role, args.json),
+            Action::Send(send) => send.execute(&Config::load(layers, Role::All)?),
+            Action::Get(get) => get.execute(&Config::load(layers, Role::All)?),
+            Action::Lag(lag) => lag.execute(&Config::load(layers, Role::All)?),
+            Action::Completions(shell) => completions::print(shell, Cli::command()),
+        }
+    }
+}
+
+/// Writes to stdout. A reader that has gone away has read what it wanted: that is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Runs a short command's future to its end.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the runtime cannot be started: {error}")))?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,163 @@
+//! What is said about each setting, and what its value may be: the part of the reference that types cannot tell.
+//!
+//! A setting is known because it is a field of some component's `Options`; its line here gives the help of
+//! `docs/configuration.md` and the bounds that are checked before anything is started. A field without a line works, and
+//! a test asks for the line.
+
+/// What a value may be, beyond its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Whatever the type takes.
+    Free,
+    /// A whole number from the first to the second.
+    Between(i64, i64),
+    /// A duration or a size that is not zero.
+    Positive,
+    /// A size of at least the first and at most the second, in bytes.
+    Sized(u64, u64),
+    /// One of these, or a list of some of these.
+    OneOf(&'static [&'static str]),
+}
+
+/// What is said about one setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// Its key.
+    pub key: &'static str,
+    /// What its value may be.
+    pub bound: Bound,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// The note of a setting that has none.
+pub const SILENT: Note = Note { key: "", bound: Bound::Free, help: "" };
+
+const fn note(key: &'static str, bound: Bound, help: &'static str) -> Note {
+    Note { key, bound, help }
+}
+
+use Bound::{Between, Free, OneOf, Positive, Sized};
+
+/// Counts that become the capacity of a queue or the permits of a semaphore.
+const COUNT: Bound = Between(1, 1_000_000);
+/// Counts of things in memory.
+const MANY: Bound = Between(1, 1_000_000_000);
+
+/// Every setting's note, in the order of the reference.
+pub const NOTES: &[Note] = &[
+    note("listen", Free, "Where ingest and queries are served. Port 0: any free one; the bound address is logged."),
+    note("admin_listen", Free, "Where health, `/metrics`, lag and the dashboard are served."),
+    note(
+        "log_format",
+        OneOf(crate::telemetry::Format::NAMES),
+        "How log lines are written to stderr. `auto`: text on a terminal, JSON otherwise.",
+    ),
+    note(
+        "log_level",
+        Free,
+        "Which log lines are written: `error`, `warn`, `info`, `debug`, `trace` or `off`, and `target=level` after commas, e.g. `info,fjall=warn`.",
+    ),
+    note("namespace", Free, "The namespace that the commands `send` and `get` name in their requests."),
+    note("log.url", Free, "The log: `embedded:DIR` or `kafka://host:port[,host:port]/topic`."),
+    note(
+        "log.partitions",
+        Between(0, 1_024),
+        "Partitions of a log that is made now; 0: 8, of an embedded log 4. An existing log keeps its own.",
+    ),
+    note(
+        "log.retention_bytes",
+        Positive,
+        "Bytes that the embedded log keeps over all partitions; never past what a lane still needs.",
+    ),
+    note("store.url", Free, "The store: `embedded:DIR` or `scylla://[user:password@]host:port[,…]/keyspace`."),
+    note("store.shards", Between(1, i32::MAX as i64), "Shards of the hash space; fixed when the store is made."),
+    note("store.batch_rows", Between(1, 65_535), "Most rows of one mutation."),
+    note("store.in_flight", Between(1, 65_536), "Mutations in flight, over all lanes of the process."),
+    note("hot.url", Free, "The hot view: `memory:`, `redis://…`, `rediss://…`, `redis-cluster://…` or `none:`."),
+    note("hot.timeout", Positive, "How long an acknowledgement waits for the hot view at most."),
+    note(
+        "hot.max_pending",
+        COUNT,
+        "Most pending deltas in one entry; beyond it the entry is stale until the store has caught up.",
+    ),
+    note("hot.memory", Positive, "Most memory of the in-process hot view; entries are evicted beyond it."),
+    note("hot.negative_ttl", Free, "How long a counter that nobody has counted is remembered as unknown."),
+    note("ingest.max_body", Positive, "Largest body as sent; beyond it: 413."),
+    note("ingest.max_decoded", Positive, "Largest body after decompression; beyond it: 413."),
+    note("ingest.max_items", COUNT, "Most items of one request; beyond it: 413."),
+    note("ingest.max_future", Free, "How far ahead of now an item's time may be."),
+    note("ingest.max_age", Free, "How old an item may be. 0: no bound."),
+    note("ingest.linger", Free, "How long a pack waits for more items."),
+    note("ingest.pack_bytes", Sized(1, 64 << 20), "A pack closes at this size."),
+    note(
+        "ingest.in_flight",
+        Between(1, 1_024),
+        "Unacknowledged packs of one partition; the next one closes when one of them returns.",
+    ),
+    note(
+        "ingest.buffer",
+        Positive,
+        "Bytes of items that are accepted into packs and not acknowledged; beyond it: 429.",
+    ),
+    note("ingest.ack_timeout", Positive, "How long a request waits for the log; beyond it: 503."),
+    note(
+        "ingest.format",
+        Between(1, crate::pack::FORMAT as i64),
+        "The format version that packs are written in. Raise it when every worker can read the new one.",
+    ),
+    note(
+        "ingest.grains",
+        OneOf(&["minute", "hour", "day"]),
+        "The time buckets that every increment counts into: `minute`, `hour`, `day`.",
+    ),
+    note("worker.flush_age", Positive, "A lane flushes when its oldest unflushed delta is this old."),
+    note("worker.flush_rows", MANY, "A lane flushes when so many rows wait to be written."),
+    note("worker.flush_bytes", Positive, "A lane flushes when what waits takes so much memory."),
+    note(
+        "worker.checkpoint_delay",
+        Free,
+        "How far the checkpoint trails behind what is stored: what a store may lose to a power cut is replayed.",
+    ),
+    note(
+        "worker.max_rows",
+        MANY,
+        "Rows that a lane keeps in memory; at the bound clean rows are evicted, or the lane pauses.",
+    ),
+    note(
+        "worker.slice_rows",
+        Between(0, 1_000_000_000),
+        "A shard with more rows than this is read row by row instead of as one slice.",
+    ),
+    note("worker.read_bytes", Positive, "Bytes of packs that a lane reads ahead."),
+    note("worker.session_timeout", Positive, "How long a worker may be silent before its lanes go to another."),
+    note("dedup.window", Positive, "How long an id is remembered, in log time: a retry within it counts once."),
+    note(
+        "dedup.max_ids",
+        MANY,
+        "How many ids a lane remembers at most; when this binds, the window is shorter and a metric says so.",
+    ),
+    note("query.timeout", Positive, "How long a query may take."),
+    note("query.max_series", MANY, "Most series that one query may read."),
+    note("lag.interval", Positive, "How often lag is measured."),
+    note("lag.warn", Positive, "A lane whose oldest unstored pack is older than this is in WARN."),
+    note("lag.stall", Positive, "A lane that has lag and has not moved for this long is in STALL."),
+    note("retry.initial", Positive, "The first delay's upper bound; later ones double."),
+    note("retry.max", Positive, "No delay between two tries is longer."),
+    note(
+        "shutdown.deadline",
+        Positive,
+        "How long a run may take to drain after the first signal; beyond it: exit code 1.",
+    ),
+    note("http.max_connections", COUNT, "Connections that a listener holds at once; further ones wait to be accepted."),
+    note(
+        "http.header_timeout",
+        Positive,
+        "How long a client may take to send a request's head; beyond it the connection is closed.",
+    ),
+];
+
+/// The note of a setting.
+pub fn of(key: &str) -> &'static Note {
+    NOTES.iter().find(|note| note.key == key).unwrap_or(&SILENT)
+}
