@@ -23,6 +23,7 @@ use crate::{
 };
 
 pub mod embedded;
+pub mod memory;
 
 /// Settings under `store.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

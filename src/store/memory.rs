@@ -1,0 +1,148 @@
+//! A store in memory: the same laws as every backend's, nothing kept. For tests and the model, whose faults are put
+//! around it.
+//!
+//! One mutex over plain maps, so that a mutation is atomic and every read sees what was answered before it. Nothing is
+//! ever written, so a checkpoint is as durable as everything else (S5), which is not at all.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use crate::item::{Epoch, Lane, Namespace, Seq, Stamp};
+
+use super::{
+    Checkpoint, EpochRow, Error, EventRow, EventsBy, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
+};
+
+/// A partition of the events: a namespace, and a name or a subject.
+type EventsOf = (Namespace, Arc<str>);
+/// A row of it: time, id, and the name where the partition does not say it.
+type EventKey = (i64, Arc<str>, Arc<str>);
+
+#[derive(Default)]
+struct Tables {
+    totals: BTreeMap<ShardKey, BTreeMap<RowName, TotalRow>>,
+    events: BTreeMap<EventsOf, BTreeMap<EventKey, EventRow>>,
+    events_by_subject: BTreeMap<EventsOf, BTreeMap<EventKey, EventRow>>,
+    checkpoints: BTreeMap<(String, Lane), Checkpoint>,
+    stored: BTreeMap<(String, Lane), (Stamp, Seq)>,
+    epochs: BTreeMap<(String, Epoch), EpochRow>,
+}
+
+/// A store that lives as long as its value.
+#[derive(Default)]
+pub struct Memory(Mutex<Tables>);
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stamp rule: a row gives way to a newer one.
+fn upsert<K: Ord, R>(table: &mut BTreeMap<K, R>, key: K, row: R, stamp: impl Fn(&R) -> Stamp) {
+    let at = stamp(&row);
+    if table.get(&key).is_none_or(|there| stamp(there) < at) {
+        table.insert(key, row);
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
+        let mut tables = self.tables();
+        let shard = tables.totals.entry(key.clone()).or_default();
+        for row in rows {
+            upsert(shard, row.name.clone(), row.clone(), |row| row.stamp);
+        }
+        Ok(())
+    }
+
+    async fn totals(&self, key: &ShardKey, slice: &Slice) -> Result<Vec<TotalRow>, Error> {
+        let tables = self.tables();
+        let Some(shard) = tables.totals.get(key) else { return Ok(Vec::new()) };
+        let after = slice.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let wanted = |name: &RowName| slice.counter.as_ref().is_none_or(|counter| *counter == name.counter);
+        let rows = shard.range((after, Bound::Unbounded)).filter(|(name, _)| wanted(name));
+        Ok(rows.take(slice.limit).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
+        let tables = self.tables();
+        let shard = tables.totals.get(key);
+        Ok(names.iter().map(|name| shard?.get(name).cloned()).collect())
+    }
+
+    async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
+        let mut tables = self.tables();
+        for row in rows {
+            let by_name = tables.events.entry((row.namespace.clone(), row.name.clone())).or_default();
+            upsert(by_name, (row.time_ms, row.id.clone(), "".into()), row.clone(), |row| row.stamp);
+            if let Some(subject) = &row.subject {
+                let by_subject = tables.events_by_subject.entry((row.namespace.clone(), subject.clone())).or_default();
+                upsert(by_subject, (row.time_ms, row.id.clone(), row.name.clone()), row.clone(), |row| row.stamp);
+            }
+        }
+        Ok(())
+    }
+
+    async fn events(&self, page: &EventsPage) -> Result<Vec<EventRow>, Error> {
+        let tables = self.tables();
+        let (table, of) = match &page.by {
+            EventsBy::Name(name) => (&tables.events, name),
+            EventsBy::Subject(subject) => (&tables.events_by_subject, subject),
+        };
+        let before = |row: &EventRow| {
+            page.before.as_ref().is_none_or(|(time_ms, id)| (row.time_ms, &*row.id) < (*time_ms, &**id))
+        };
+        let rows = table.get(&(page.namespace.clone(), of.clone())).into_iter().flat_map(|rows| rows.values().rev());
+        let rows = rows.filter(|row| (page.from_ms..page.to_ms).contains(&row.time_ms) && before(row));
+        Ok(rows.take(page.limit).cloned().collect())
+    }
+
+    async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
+        let tables = self.tables();
+        let mut lanes = BTreeMap::new();
+        let blank = |lane: Lane| LaneRow { lane, checkpoint: None, stored: None };
+        for ((_, lane), checkpoint) in tables.checkpoints.iter().filter(|((of, _), _)| of == topic) {
+            lanes.entry(*lane).or_insert_with(|| blank(*lane)).checkpoint = Some(checkpoint.clone());
+        }
+        for ((_, lane), (_, seq)) in tables.stored.iter().filter(|((of, _), _)| of == topic) {
+            lanes.entry(*lane).or_insert_with(|| blank(*lane)).stored = Some(*seq);
+        }
+        Ok(lanes.into_values().collect())
+    }
+
+    async fn write_checkpoint(&self, topic: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let key = (topic.to_owned(), checkpoint.lane);
+        upsert(&mut self.tables().checkpoints, key, checkpoint.clone(), |row| row.stamp);
+        Ok(())
+    }
+
+    async fn write_stored(&self, topic: &str, lane: Lane, stored: Seq, stamp: Stamp) -> Result<(), Error> {
+        upsert(&mut self.tables().stored, (topic.to_owned(), lane), (stamp, stored), |row| row.0);
+        Ok(())
+    }
+
+    async fn epochs(&self, topic: &str) -> Result<Vec<EpochRow>, Error> {
+        let tables = self.tables();
+        let rows = tables.epochs.iter().filter(|((of, _), _)| of == topic);
+        let mut rows: Vec<_> = rows.map(|(_, row)| row.clone()).collect();
+        rows.sort_by_key(|row| (row.created_ms, row.epoch));
+        Ok(rows)
+    }
+
+    async fn begin_epoch(&self, topic: &str, epoch: &EpochRow) -> Result<(), Error> {
+        self.tables().epochs.entry((topic.to_owned(), epoch.epoch)).or_insert_with(|| epoch.clone());
+        Ok(())
+    }
+}
