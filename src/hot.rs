@@ -158,7 +158,8 @@ pub trait HotView: Send + Sync + 'static {
     async fn begin_load(&self, key: &HotKey) -> Result<Token, Error>;
 
     /// Finishes a load: sets the bases and marks the entry full, if the token is still there. `ends` are the lanes' ends as
-    /// of the load: the entry is stale until every lane's published seq has reached its end. Answers whether it counted.
+    /// of the load, one past the last seq (as in `log::Bounds`), of the lanes that had not stored everything by then: the
+    /// entry is stale until the publishes of everything below each end are through. Answers whether it counted.
     async fn finish_load(
         &self,
         key: &HotKey,

@@ -1,3 +1,4 @@
 //! One suite per port; every backend of the port answers to it.
 
+mod hot;
 mod store;

@@ -3,3 +3,5 @@
 mod cli;
 mod config;
 mod contract;
+mod query;
+mod support_query;
