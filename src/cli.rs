@@ -58,13 +58,10 @@ enum Command {
     #[command(subcommand, after_help = examples::CONFIG)]
     Config(ConfigCommand),
     /// Post items, or an access log, to a running ingest
-    #[command(after_help = examples::SEND)]
     Send(Configured<pending::Send>),
     /// Ask for a counter
-    #[command(after_help = examples::GET)]
     Get(Configured<pending::Get>),
     /// What is in the log and not in the store yet
-    #[command(after_help = examples::LAG)]
     Lag(Configured<pending::Lag>),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]
@@ -149,9 +146,6 @@ struct Settings {
     /// Which log lines are written, e.g. debug or info,fjall=warn
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// The namespace that send and get name
-    #[arg(long, value_name = "NAME")]
-    namespace: Option<String>,
     /// Any other setting; may be given many times
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -169,7 +163,6 @@ impl Settings {
             admin_listen: inner.admin_listen.or(self.admin_listen),
             log_format: inner.log_format.or(self.log_format),
             log_level: inner.log_level.or(self.log_level),
-            namespace: inner.namespace.or(self.namespace),
             set: self.set.into_iter().chain(inner.set).collect(),
         }
     }
@@ -183,7 +176,6 @@ impl Settings {
             ("--admin-listen", "admin_listen", self.admin_listen),
             ("--log-format", "log_format", self.log_format),
             ("--log-level", "log_level", self.log_level),
-            ("--namespace", "namespace", self.namespace),
         ];
         let mut layers = Layers::new().variables(variables);
         if let Some(path) = self.config {

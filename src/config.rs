@@ -240,6 +240,11 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
     }
 
+    /// The namespace, when something sets it: otherwise clients leave it to the server.
+    pub fn namespace_if_set(&self) -> Option<&Namespace> {
+        (self.settings.get("namespace").source != Source::Default).then_some(&self.namespace)
+    }
+
     /// Every setting's value and where it came from.
     pub fn settings(&self) -> &Resolved {
         &self.settings

@@ -32,24 +32,6 @@ Examples:
   tallymark config show --json | jq '.[\"log.url\"]'
   tallymark config show --config tallymark.toml --set store.shards=64";
 
-pub const SEND: &str = "\
-Examples:
-  tallymark send items.ndjson
-  tallymark send access.log --format combined
-  generate | tallymark send - --url http://127.0.0.1:8080";
-
-pub const GET: &str = "\
-Examples:
-  tallymark get page_views
-  tallymark get page_views --tag path=/docs
-  tallymark get page_views --by path --top 10 --json";
-
-pub const LAG: &str = "\
-Examples:
-  tallymark lag
-  tallymark lag --json
-  tallymark lag --check && echo fine";
-
 pub const COMPLETIONS: &str = "\
 Examples:
   tallymark completions bash > /etc/bash_completion.d/tallymark

@@ -8,17 +8,18 @@ use crate::{
 };
 
 macro_rules! pending {
-    ($($name:ident),*) => {$(
+    ($($name:ident: $command:literal),*) => {$(
         #[derive(Debug, Args)]
+        #[command(after_help = concat!("Examples:\n  tallymark ", $command))]
         pub struct $name {}
 
         impl $name {
             /// Does it.
             pub fn execute(self, _config: &Config) -> Result<Exit, Failure> {
-                Err(Failure::failed(concat!("`", stringify!($name), "` is not in this build yet")))
+                Err(Failure::failed(concat!("`tallymark ", $command, "` is not in this build yet")))
             }
         }
     )*};
 }
 
-pending!(Send, Get, Lag);
+pending!(Send: "send items.ndjson", Get: "get page_views", Lag: "lag --check");

@@ -58,7 +58,11 @@ pub const NOTES: &[Note] = &[
         Free,
         "Which log lines are written: `error`, `warn`, `info`, `debug`, `trace` or `off`, and `target=level` after commas, e.g. `info,fjall=warn`.",
     ),
-    note("namespace", Free, "The namespace that the commands `send` and `get` name in their requests."),
+    note(
+        "namespace",
+        Free,
+        "The namespace that the commands `send` and `get` name in their requests. The flag is theirs alone; unset, they leave it to the server.",
+    ),
     note("log.url", Free, "The log: `embedded:DIR` or `kafka://host:port[,host:port]/topic`."),
     note(
         "log.partitions",

@@ -37,6 +37,7 @@ fn the_defaults_are_those_of_the_reference() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!(config.namespace.to_string(), "default");
+    assert_eq!(config.namespace_if_set(), None);
     assert_eq!(config.store.options.shards, 256);
     assert_eq!(config.shutdown.deadline.to_string(), "25s");
     assert_eq!(config.ingest, tallymark::ingest::Options::default());
@@ -79,6 +80,8 @@ fn each_value_says_where_it_came_from() {
     assert_eq!((config.store.options.shards, config.store.options.batch_rows), (65, 7));
     assert_eq!(config.ingest.grains, ["minute", "day"]);
     assert_eq!(config.listen.port, 2);
+    let named = load(variables(&[("TALLYMARK_NAMESPACE", "shop")])).unwrap();
+    assert_eq!(named.namespace_if_set().map(ToString::to_string).as_deref(), Some("shop"));
 }
 
 #[test]
