@@ -1,6 +1,7 @@
 //! Tallymark: a write-behind event-ingestion pipeline.
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod clock;
 pub mod hot;
 pub mod ingest;

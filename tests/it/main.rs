@@ -1,3 +1,6 @@
 //! The integration tests: one binary, a module per subject.
 
+mod admin;
 mod contract;
+mod lag;
+mod support_lag;
