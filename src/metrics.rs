@@ -91,8 +91,9 @@ catalogue! {
     LAG_SECONDS = Shape::Gauge, "tallymark_lag_seconds", ["partition"], "Age of the oldest pack that is not in the store.";
     LANE_STATUS = Shape::Gauge, "tallymark_lane_status", ["partition"], "0 OK, 1 WARN, 2 STALL, 3 STOP, 4 REWIND, 5 HALTED.";
     LOG_END = Shape::Gauge, "tallymark_log_end_seq", ["partition"], "One past the last pack of the lane.";
-    STORED_SEQ = Shape::Gauge, "tallymark_stored_seq", ["partition"], "The last pack of the lane that is in the store.";
-    CHECKPOINT_SEQ = Shape::Gauge, "tallymark_checkpoint_seq", ["partition"], "The lane's checkpoint.";
+    STORED_SEQ = Shape::Gauge, "tallymark_stored_seq", ["partition"], "The last pack of the lane that is in the store; -1: none.";
+    CHECKPOINT_SEQ = Shape::Gauge, "tallymark_checkpoint_seq", ["partition"], "The lane's checkpoint; -1: none.";
+    PROCESS_RESIDENT_BYTES = Shape::Gauge, "tallymark_process_resident_bytes", [], "Memory of the process that is in use.";
 }
 
 const METADATA: Metadata<'static> = Metadata::new("tallymark", Level::INFO, None);
