@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::item::{Grains, ItemId, PackId, Seq, TopicId};
+use crate::item::{Grains, ItemId, KEY_SEPARATOR, PackId, Seq, TopicId};
 
 mod wire;
 
@@ -142,9 +142,14 @@ impl Increments {
         })
     }
 
+    /// The ids of the first increments; those after them have none.
+    pub fn ids(&self) -> &[[u8; 16]] {
+        self.ids.as_chunks().0
+    }
+
     /// The increments, in order: first those with an id.
     pub fn iter(&self) -> impl Iterator<Item = Increment> {
-        let ids = self.ids.chunks_exact(16).map(|id| Some(ItemId(id.try_into().expect("chunks have 16 bytes"))));
+        let ids = self.ids().iter().map(|id| Some(ItemId(*id)));
         let columns = self.series.iter().zip(&self.amounts).zip(&self.times);
         columns.zip(ids.chain(std::iter::repeat(None))).map(|(((series, amount), time_ms), id)| Increment {
             series: *series,
@@ -164,9 +169,14 @@ impl Increments {
         let keys: u64 = self.key_lengths.iter().map(|length| u64::from(*length)).sum();
         require(keys == self.keys.len() as u64, "the dictionary's lengths do not add up")?;
         require(self.series.iter().all(|series| (*series as usize) < entries), "an item names no key")?;
-        require(
-            self.dictionary().all(|entry| crate::item::SeriesRef::from_key(entry.key).is_some()),
-            "a key is not namespace, counter and tags",
-        )
+        // The keys are checked as one text: a key of it is text too if it begins and ends between characters.
+        let text = std::str::from_utf8(&self.keys).map_err(|_| Error::Inconsistent("the dictionary is not UTF-8"))?;
+        let mut at = 0;
+        let are_keys = self.key_lengths.iter().all(|length| {
+            let key = text.get(at..at + *length as usize);
+            at += *length as usize;
+            key.is_some_and(|key| key.bytes().filter(|byte| *byte == KEY_SEPARATOR).count() == 2)
+        });
+        require(are_keys, "a key is not namespace, counter and tags")
     }
 }

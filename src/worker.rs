@@ -2,7 +2,7 @@
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
 //! - `lane`: one lane's loop; `resume`: taking a lane over; `halt`: why it stops for good.
-//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`: its parts.
+//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
 //! - [`flush`]: writing and publishing, the only room that retries writes; [`trail`]: when the checkpoint may move.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
@@ -19,6 +19,7 @@ pub mod dedup;
 pub mod flush;
 pub mod fold;
 pub mod halt;
+mod index;
 mod lane;
 pub mod machine;
 mod meters;

@@ -5,13 +5,17 @@
 //! note, so that the suffix of the log back to the oldest live note determines the window exactly: [`Window::begins`]
 //! names it, and noting that suffix again rebuilds it.
 //!
-//! Memory: 16 bytes a note in a ring, and 5 bytes a slot in a table that holds ring positions instead of ids.
+//! Memory: 16 bytes a note in a ring, and 8 bytes a slot in an index that holds ring positions instead of ids.
 
 use std::collections::VecDeque;
 
-use hashbrown::{HashTable, hash_table::Entry};
+use crate::{
+    item::{Seq, Stamp},
+    worker::index::Index,
+};
 
-use crate::item::{Seq, Stamp};
+/// Ids whose slots are brought near together.
+const TOGETHER: usize = 64;
 
 /// Where a window begins: note the log from `from` on, the stamp before it being `stamp`, and it is the same again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +40,8 @@ struct Span {
 pub struct Window {
     window_us: i64,
     max_ids: usize,
-    /// Ring positions (their low 32 bits) of the last note of each id, hashed by the id itself.
-    last: HashTable<u32>,
+    /// Ring positions (their low 32 bits) of the last note of each id.
+    last: Index,
     notes: VecDeque<[u8; 16]>,
     /// Absolute position of the oldest note.
     first: u64,
@@ -53,7 +57,7 @@ impl Window {
     /// An empty window. `max_ids` is at least 1 and at most 2^31.
     pub fn new(window_us: i64, max_ids: u64) -> Self {
         let max_ids = usize::try_from(max_ids.clamp(1, 1 << 31)).expect("at most 2^31");
-        Self { window_us, max_ids, last: HashTable::new(), notes: VecDeque::new(), first: 0, packs: VecDeque::new() }
+        Self { window_us, max_ids, last: Index::new(), notes: VecDeque::new(), first: 0, packs: VecDeque::new() }
     }
 
     /// Begins a pack: forgets what is too old at `stamp`. `before` is the stamp of the pack before it.
@@ -74,19 +78,9 @@ impl Window {
     /// Notes an id of the pack that was begun last; answers whether it is a duplicate.
     pub fn note(&mut self, id: &[u8; 16]) -> bool {
         let position = self.end();
-        let Self { last, notes, first, .. } = self;
-        let low = *first as u32;
-        let is_same = |at: &u32| notes[at.wrapping_sub(low) as usize] == *id;
-        let seen = match last.entry(hash(id), is_same, |at| hash(&notes[at.wrapping_sub(low) as usize])) {
-            Entry::Occupied(mut slot) => {
-                *slot.get_mut() = position as u32;
-                true
-            }
-            Entry::Vacant(slot) => {
-                slot.insert(position as u32);
-                false
-            }
-        };
+        let low = self.first as u32;
+        let is_same = |at: u32| self.notes[at.wrapping_sub(low) as usize] == *id;
+        let seen = self.last.set(hash(id), position as u32, is_same);
         self.notes.push_back(*id);
         if let Some(pack) = self.packs.back_mut() {
             pack.end = position + 1;
@@ -95,6 +89,20 @@ impl Window {
             self.forget_oldest();
         }
         seen
+    }
+
+    /// Notes ids one after another, like [`Window::note`], and tells each verdict.
+    pub fn note_all(&mut self, ids: &[[u8; 16]], mut tell: impl FnMut(bool)) {
+        for ids in ids.chunks(TOGETHER) {
+            // Nearly every id misses the cache, and so does the one that it drives out.
+            let leaving = (self.notes.len() + ids.len()).saturating_sub(self.max_ids).min(self.notes.len());
+            let leaving = self.notes.range(..leaving);
+            let touched = ids.iter().chain(leaving).map(|id| self.last.touch(hash(id)));
+            std::hint::black_box(touched.fold(0, |all, slot| all ^ slot));
+            for id in ids {
+                tell(self.note(id));
+            }
+        }
     }
 
     /// Where the window begins; `None` when it is empty.
@@ -132,11 +140,8 @@ impl Window {
 
     fn forget_oldest(&mut self) {
         let Some(id) = self.notes.front().copied() else { return };
-        let oldest = self.first as u32;
         // Only if this note is its id's last one; otherwise the id was seen again and lives on.
-        if let Ok(slot) = self.last.find_entry(hash(&id), |at| *at == oldest) {
-            slot.remove();
-        }
+        self.last.remove(hash(&id), self.first as u32);
         self.notes.pop_front();
         self.first += 1;
         while self.packs.len() > 1 && self.packs.front().is_some_and(|pack| pack.end <= self.first) {
@@ -209,7 +214,8 @@ mod tests {
                 let mut verdicts = Vec::new();
                 for at in packs {
                     window.begin(Seq(at as u64), stamps[at + 1], stamps[at]);
-                    verdicts.extend(log[at].1.iter().map(|n| window.note(&id(*n))));
+                    let ids: Vec<_> = log[at].1.iter().map(|n| id(*n)).collect();
+                    window.note_all(&ids, |seen| verdicts.push(seen));
                 }
                 verdicts
             };

@@ -9,13 +9,15 @@
 //!
 //! Pure: no clock, no I/O. `flush` writes what [`Fold::take`] hands out.
 
-use std::{collections::HashMap, sync::Arc};
-
-use hashbrown::HashTable;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     item::{Namespace, Seq, SeriesRef, Shard, Stamp, series_hash},
     store::{EpochRow, RowName, ShardKey, TotalRow},
+    worker::index::Index,
 };
 
 mod rows;
@@ -45,6 +47,9 @@ pub struct Target {
     series: RowId,
     counter: RowId,
 }
+
+/// Keys that are prepared together: what they touch fits into a core's own cache.
+const TOGETHER: usize = 256;
 
 /// What is known of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +86,10 @@ pub struct Fold {
     by_key: HashMap<ShardKey, u32>,
     rows: Vec<Row>,
     free: Vec<RowId>,
-    table: HashTable<RowId>,
-    counters: hashbrown::HashSet<Arc<str>>,
+    index: Index,
+    counters: HashSet<Arc<str>>,
+    /// The placement hashes of the keys that are being prepared.
+    placements: Vec<u64>,
     /// Rows named by a pack since the last flush, dropped duplicates included.
     named: Vec<RowId>,
     dirty: usize,
@@ -105,8 +112,9 @@ impl Fold {
             by_key: HashMap::new(),
             rows: Vec::new(),
             free: Vec::new(),
-            table: HashTable::new(),
-            counters: hashbrown::HashSet::new(),
+            index: Index::new(),
+            counters: HashSet::new(),
+            placements: Vec::new(),
             named: Vec::new(),
             dirty: 0,
             hand: 0,
@@ -121,55 +129,71 @@ impl Fold {
     pub fn prepare<'a>(
         &mut self,
         epoch: u32,
-        keys: impl Iterator<Item = &'a [u8]>,
+        mut keys: impl Iterator<Item = &'a [u8]>,
         targets: &mut Vec<Target>,
     ) -> Result<Missing, Misplaced> {
         let mut missing = Missing::default();
-        let mut last: Option<(SeriesRef<'a>, RowId)> = None;
+        let mut last: Option<(&[u8], RowId)> = None;
         targets.clear();
-        for key in keys {
-            let series = SeriesRef::from_key(key).ok_or(Misplaced)?;
-            let counter = match last {
-                Some((at, row)) if at.counter == series.counter && at.namespace == series.namespace => row,
-                _ => {
-                    let key = &key[..series.namespace.len() + series.counter.len() + 2];
-                    self.resolve(epoch, SeriesRef { tags: "", ..series }, Role::Counter, key, &mut missing)?
-                }
-            };
-            last = Some((series, counter));
-            let series = self.resolve(epoch, series, Role::Series, key, &mut missing)?;
-            targets.push(Target { series, counter });
+        let mut together = Vec::with_capacity(TOGETHER);
+        loop {
+            together.clear();
+            together.extend(keys.by_ref().take(TOGETHER));
+            if together.is_empty() {
+                return Ok(missing);
+            }
+            self.bring_near(&together);
+            for (at, key) in together.iter().enumerate() {
+                let counter = match last {
+                    // Neighbours often belong to one counter.
+                    Some((prefix, row)) if key.starts_with(prefix) => row,
+                    _ => {
+                        let prefix = rows::counter_prefix(key).ok_or(Misplaced)?;
+                        let row = self.resolve(epoch, prefix, series_hash(prefix), Role::Counter, &mut missing)?;
+                        last = Some((prefix, row));
+                        row
+                    }
+                };
+                let series = self.resolve(epoch, key, self.placements[at], Role::Series, &mut missing)?;
+                targets.push(Target { series, counter });
+            }
         }
-        Ok(missing)
+    }
+
+    /// Hashes keys and reads what [`Fold::resolve`] will look at. Each row lies far from the last one: looked up one by
+    /// one, every step of every key would wait for memory; read in rounds, the keys of a round wait together.
+    fn bring_near(&mut self, keys: &[&[u8]]) {
+        let Self { placements, index, rows, .. } = self;
+        placements.clear();
+        placements.extend(keys.iter().map(|key| series_hash(key)));
+        let hashes = placements.iter().map(|placement| rows::hash(*placement, Role::Series));
+        let slots = hashes.clone().fold(0, |all, hash| all ^ index.touch(hash));
+        let likely = || hashes.clone().filter_map(|hash| index.find(hash, |_| true)).map(|row| &rows[row as usize]);
+        let hashes = likely().fold(0, |all, row| all ^ row.hash ^ row.touched_end.0);
+        let texts = likely().fold(0, |all, row| all ^ row.name.tags.bytes().next().unwrap_or(0));
+        std::hint::black_box((slots, hashes, texts));
     }
 
     /// Finds a row, or makes one that waits for its base; what must be read for that goes into `missing`.
     fn resolve(
         &mut self,
         epoch: u32,
-        series: SeriesRef<'_>,
-        role: Role,
         key: &[u8],
+        placement: u64,
+        role: Role,
         missing: &mut Missing,
     ) -> Result<RowId, Misplaced> {
-        let placement = series_hash(key);
         let hash = rows::hash(placement, role);
-        let shards = &self.shards;
-        let found = self.table.find(hash, |row| {
-            let row = &self.rows[*row as usize];
-            let shard = &shards[row.shard as usize];
-            row.hash == hash
-                && row.role == role
-                && *row.name.tags == *series.tags
-                && *row.name.counter == *series.counter
-                && shard.epoch == epoch
-                && shard.key.namespace.as_str() == series.namespace
+        let found = self.index.find(hash, |row| {
+            let row = &self.rows[row as usize];
+            let shard = &self.shards[row.shard as usize];
+            row.hash == hash && row.role == role && shard.epoch == epoch && row.has_key(shard, key)
         });
         if let Some(row) = found {
-            let row = *row;
             self.require(row, missing);
             return Ok(row);
         }
+        let series = SeriesRef::from_key(key).ok_or(Misplaced)?;
         let shard = self.shard(epoch, series.namespace, role, placement)?;
         let counter = self.counter(series.counter);
         let name = RowName { counter, tags: series.tags.into() };
@@ -239,8 +263,7 @@ impl Fold {
                 (self.rows.len() - 1) as RowId
             }
         };
-        let Self { table, rows, .. } = self;
-        table.insert_unique(hash, id, |id| rows[*id as usize].hash);
+        self.index.set(hash, id, |_| false);
         id
     }
 
@@ -289,12 +312,10 @@ impl Fold {
     fn find(&self, shard: u32, name: &RowName) -> Option<RowId> {
         let state = &self.shards[shard as usize];
         let hash = rows::hash_of(state, name);
-        self.table
-            .find(hash, |row| {
-                let row = &self.rows[*row as usize];
-                row.shard == shard && row.name == *name
-            })
-            .copied()
+        self.index.find(hash, |row| {
+            let row = &self.rows[row as usize];
+            row.shard == shard && row.name == *name
+        })
     }
 
     fn base(&mut self, shard: u32, read: TotalRow) {
@@ -411,9 +432,7 @@ impl Fold {
             state.known = Known::Partly;
             state.rows -= 1;
             let id = self.hand as RowId;
-            if let Ok(entry) = self.table.find_entry(hash, |at| *at == id) {
-                entry.remove();
-            }
+            self.index.remove(hash, id);
             self.rows[self.hand] = Row::vacant();
             self.free.push(id);
         }

@@ -228,15 +228,17 @@ impl Machine {
         let Some(increments) = &read.pack.increments else { return };
         self.sums.clear();
         self.sums.resize(self.targets.len(), (0, 0));
-        for increment in increments.iter() {
-            if increment.id.is_some_and(|id| self.window.note(&id.0)) {
-                applied.duplicates += 1;
-            } else {
-                let (sum, items) = &mut self.sums[increment.series as usize];
-                *sum += i128::from(increment.amount);
-                *items += 1;
-            }
-        }
+        let mut fold = |series: u32, amount: i64| {
+            let (sum, items) = &mut self.sums[series as usize];
+            *sum += i128::from(amount);
+            *items += 1;
+        };
+        let mut columns = increments.series.iter().zip(&increments.amounts);
+        self.window.note_all(increments.ids(), |seen| match columns.next() {
+            Some((series, amount)) if !seen => fold(*series, *amount),
+            _ => applied.duplicates += 1,
+        });
+        columns.for_each(|(series, amount)| fold(*series, *amount));
         for (target, (sum, items)) in self.targets.iter().zip(&self.sums) {
             self.fold.add(*target, read.seq, stamp, *sum, *items);
         }
@@ -294,8 +296,8 @@ impl Machine {
     }
 
     fn note_items(&mut self, pack: &Pack) {
-        for id in pack.increments.iter().flat_map(pack::Increments::iter).filter_map(|increment| increment.id) {
-            self.window.note(&id.0);
+        if let Some(increments) = &pack.increments {
+            self.window.note_all(increments.ids(), |_| {});
         }
         for event in &pack.events {
             let id = IdScope::event(&event.namespace, &event.name).id(event.id.as_bytes());

@@ -3,7 +3,7 @@
 use super::{Role, ShardState};
 use crate::{
     hot::{HotKey, HotKind},
-    item::{Namespace, Seq, SeriesRef, Stamp, series_hash},
+    item::{KEY_SEPARATOR, Namespace, Seq, SeriesRef, Stamp, series_hash},
     store::{RowName, ShardKey, TotalRow},
 };
 
@@ -16,7 +16,7 @@ pub(super) struct Row {
     pub(super) total: i128,
     pub(super) seq: Seq,
     pub(super) stamp: Stamp,
-    /// Its place in the table.
+    /// What the index knows it by.
     pub(super) hash: u64,
     /// One past the loaded base's seq: packs below it are in the base already.
     pub(super) base_end: Seq,
@@ -59,6 +59,15 @@ impl Row {
     pub(super) fn vacant() -> Self {
         let nothing = RowName { counter: "".into(), tags: "".into() };
         Self { vacant: true, shard: u32::MAX, ..Self::new(0, nothing, Role::Series, 0) }
+    }
+
+    /// Whether these are its series' key bytes; `shard` is its own.
+    pub(super) fn has_key(&self, shard: &ShardState, key: &[u8]) -> bool {
+        let parts = [shard.key.namespace.as_str(), &self.name.counter];
+        let tags = parts.iter().try_fold(key, |rest, part| {
+            rest.strip_prefix(part.as_bytes()).and_then(|rest| rest.strip_prefix(&[KEY_SEPARATOR]))
+        });
+        tags == Some(self.name.tags.as_bytes())
     }
 
     pub(super) fn to_total(&self) -> TotalRow {
@@ -112,7 +121,13 @@ impl From<Role> for HotKind {
     }
 }
 
-/// The table's hash: the placement hash, told apart by role (a counter's total has its untagged series' key).
+/// The part of a series key that is its counter's own: namespace and counter, with their separators.
+pub(super) fn counter_prefix(key: &[u8]) -> Option<&[u8]> {
+    let mut separators = key.iter().enumerate().filter(|(_, byte)| **byte == KEY_SEPARATOR);
+    separators.nth(1).map(|(at, _)| &key[..=at])
+}
+
+/// The index's hash: the placement hash, told apart by role (a counter's total has its untagged series' key).
 pub(super) fn hash(placement: u64, role: Role) -> u64 {
     match role {
         Role::Series => placement,

@@ -1,0 +1,45 @@
+//! When requests are due.
+
+use std::time::{Duration, Instant};
+
+/// What came of asking for the next request.
+pub enum Due {
+    /// It was due then.
+    Since(Instant),
+    /// Nothing is due before then.
+    At(Instant),
+    /// Nothing is due any more.
+    Never,
+}
+
+/// Due times: evenly spread at a rate, or always now.
+pub struct Pace {
+    begin: Instant,
+    end: Instant,
+    /// Requests a second.
+    rate: Option<f64>,
+    taken: u64,
+}
+
+impl Pace {
+    /// From `begin` to `end`; `rate` in requests a second.
+    pub fn new(begin: Instant, end: Instant, rate: Option<f64>) -> Self {
+        Self { begin, end, rate, taken: 0 }
+    }
+
+    /// The next request's due time; it is taken when it has come.
+    pub fn next(&mut self, now: Instant) -> Due {
+        let due = match self.rate {
+            None => now,
+            Some(rate) => self.begin + Duration::from_secs_f64(self.taken as f64 / rate),
+        };
+        if due >= self.end {
+            Due::Never
+        } else if due > now {
+            Due::At(due)
+        } else {
+            self.taken += 1;
+            Due::Since(due)
+        }
+    }
+}
