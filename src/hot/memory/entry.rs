@@ -27,6 +27,10 @@ impl Sum {
     }
 }
 
+/// Pending deltas that a part has room for once it has had two. It keeps that room: a series that is counted between every
+/// two flushes would ask the allocator for it each time.
+const SPILLED: usize = 4;
+
 /// What one lane gives to an entry.
 struct Part {
     lane: Number,
@@ -48,7 +52,7 @@ impl Part {
         self.base = total.into();
         let dropped = self.pending.partition_point(|(seq, _)| *seq < covered);
         self.pending.drain(..dropped);
-        if self.pending.spilled() && self.pending.len() < self.pending.capacity() / 4 {
+        if self.pending.capacity() > SPILLED && self.pending.len() < self.pending.capacity() / 4 {
             self.pending.shrink_to_fit();
         }
         Some(dropped)
@@ -140,6 +144,9 @@ impl Entry {
             _ => part.pending.len(),
         };
         if room {
+            if part.pending.len() == 1 && !part.pending.spilled() {
+                part.pending.grow(SPILLED);
+            }
             part.pending.insert(at, (seq, amount.into()));
             self.pending += 1;
         } else {
