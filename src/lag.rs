@@ -2,7 +2,7 @@
 //!
 //! Every `lag.interval` the sampler asks the log where each partition ends, the store how far each lane has come and the
 //! board what this process's lanes are doing, and publishes a [`Snapshot`]. The figures ([`track`]) and the verdict
-//! ([`status`]) are pure; only [`sampler`] does I/O, each question with a deadline, so that a snapshot is never older than
+//! ([`status`]) are pure; only `sampler` does I/O, each question with a deadline, so that a snapshot is never older than
 //! a few seconds: when the log or the store cannot be asked, the last figures stay, the age of the oldest pack goes on
 //! growing, and the lane's status is at least WARN and says so.
 //!

@@ -260,7 +260,8 @@ mod tests {
         use Finding::{Unknown, Working};
         use Lifecycle::{Draining, Ready, Starting};
         let failing = || Finding::Failing("gone".to_owned());
-        let table: [(Lifecycle, &[(bool, Finding)], (&str, bool)); 9] = [
+        type Case<'a> = (Lifecycle, &'a [(bool, Finding)], (&'a str, bool));
+        let table: [Case<'_>; 9] = [
             (Starting, &[(true, Working)], ("starting", false)),
             (Draining, &[(true, Working)], ("draining", false)),
             (Ready, &[], ("ready", true)),

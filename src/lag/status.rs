@@ -126,8 +126,8 @@ fn rewound(facts: &Facts<'_>, _: &Options) -> Verdict {
              clients that retry with the same ids repair what they still hold"
         ),
         Rewind::Stored { from, to } => format!(
-            "the store had {from} packs of this lane and has {to} now: it has lost its last writes. The lane applies them \
-             again from the log; wait until it has passed {from}"
+            "the store had {from} packs of this lane and has {to} now: it has lost its last writes. A lane that \
+             starts applies them again from the log: wait until it has passed {from}, restart its worker if it does not"
         ),
         Rewind::Beyond { next, end } => format!(
             "the store has {next} packs of this lane and the log only {end}: the log was cut, or --log and --store do not \

@@ -1,7 +1,7 @@
 //! What a lane's figures were lately: enough to say whether it moves, gains on the log, or went backwards.
 //!
 //! Pure: time is an argument. `at` is monotonic, so that a jump of the wall clock neither stalls a lane nor hides that it
-//! is stalled. Bounded: points older than the window go, and there are never more than [`MOST_POINTS`].
+//! is stalled. Bounded: points older than the window go, and there are never more than `MOST_POINTS`.
 
 use std::{collections::VecDeque, time::Duration};
 

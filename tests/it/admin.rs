@@ -103,7 +103,7 @@ impl Rig {
                     return body;
                 }
                 last = body;
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{path} stays {last}"))

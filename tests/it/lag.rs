@@ -205,6 +205,37 @@ async fn a_store_that_passes_the_end_that_a_silent_log_told_last_has_not_rewound
 }
 
 #[tokio::test]
+async fn what_is_measured_is_in_the_metrics_too() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let (log, store) = (FakeLog::new(2), FakeStore::new());
+    log.append_aged(0, 10, 7_000_000);
+    store.put(log.lane(0), Some(6), Some(3));
+    let deps = Deps { log, store, board: Board::default() };
+    let (service, handle) = metrics::with_local_recorder(&recorder, || Service::new(quick(), deps));
+    let stop = CancellationToken::new();
+    tokio::spawn(service.run(stop.clone()));
+    let _stop = stop.drop_guard();
+    handle.subscribe().wait_for(|seen| seen.status == Status::Stop).await.unwrap();
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    let lines = [
+        "tallymark_lag_packs{partition=\"0\"} 3",
+        "tallymark_lag_packs{partition=\"1\"} 0",
+        "tallymark_lag_seconds{partition=\"0\"} 70",
+        "tallymark_lane_status{partition=\"0\"} 3",
+        "tallymark_log_end_seq{partition=\"0\"} 10",
+        "tallymark_stored_seq{partition=\"0\"} 6",
+        "tallymark_stored_seq{partition=\"1\"} -1",
+        "tallymark_checkpoint_seq{partition=\"0\"} 3",
+    ];
+    for line in lines {
+        while !recorder.handle().render().contains(line) {
+            assert!(tokio::time::Instant::now() < until, "{line} is not in\n{}", recorder.handle().render());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_service_ends_when_it_is_told_to_even_while_the_store_hangs() {
     let (log, store) = (FakeLog::new(1), FakeStore::new());
     store.set_mood(Mood::Hangs);
