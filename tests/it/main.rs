@@ -4,6 +4,7 @@ mod admin;
 mod cli;
 mod config;
 mod contract;
+mod embedded_store;
 mod lag;
 mod query;
 mod support_lag;

@@ -19,7 +19,7 @@ use crate::{retry::Kind, store::Error};
 
 use super::{
     fault::{Fault, Remedy},
-    tables::{Tables, lock},
+    tables::Tables,
 };
 
 /// How long to leave a stopped engine alone after a try to open it.
@@ -99,7 +99,8 @@ impl Engine {
     fn fail(&self, fault: Fault, tables: &Tables) -> Error {
         let remedy = fault.remedy();
         let error = fault.tell(&self.dir);
-        let mut health = lock(&self.health);
+        // Whoever holds it opens the engine anew, and waits for this caller's hold on the tables to end.
+        let Ok(mut health) = self.health.try_lock() else { return error };
         match (remedy, &*health) {
             (Remedy::Reopen, Health::Well) => {
                 // On disk a row takes less than half of what it takes in memory.
