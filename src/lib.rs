@@ -1,6 +1,8 @@
 //! Tallymark: a write-behind event-ingestion pipeline.
 #![warn(missing_docs)]
 
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod hot;
 pub mod ingest;

@@ -1,0 +1,5 @@
+//! The commands' flags.
+
+pub mod get;
+pub mod lag;
+pub mod send;
