@@ -26,8 +26,11 @@ use crate::{
 mod completions;
 mod config;
 mod examples;
-mod pending;
+mod get;
+mod lag;
+mod remote;
 mod run;
+mod send;
 mod validate;
 
 /// A write-behind event-ingestion pipeline: a 2xx means durable, totals are visible at once, nothing is lost and a
@@ -58,11 +61,11 @@ enum Command {
     #[command(subcommand, after_help = examples::CONFIG)]
     Config(ConfigCommand),
     /// Post items, or an access log, to a running ingest
-    Send(Configured<pending::Send>),
+    Send(Configured<send::Send>),
     /// Ask for a counter
-    Get(Configured<pending::Get>),
+    Get(Configured<get::Get>),
     /// What is in the log and not in the store yet
-    Lag(Configured<pending::Lag>),
+    Lag(Configured<lag::Lag>),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -195,9 +198,9 @@ enum Action {
     Run(RunArgs),
     Validate(ValidateArgs),
     Show(ShowArgs),
-    Send(pending::Send),
-    Get(pending::Get),
-    Lag(pending::Lag),
+    Send(send::Send),
+    Get(get::Get),
+    Lag(lag::Lag),
     Completions(clap_complete::Shell),
 }
 
@@ -246,9 +249,9 @@ impl Invocation {
             Action::Run(args) => run::run(Config::load(layers, args.role)?),
             Action::Validate(args) => validate::validate(layers, args.role, args.no_connect),
             Action::Show(args) => config::show(layers, args.role, args.json),
-            Action::Send(send) => send.execute(&Config::load(layers, Role::All)?),
-            Action::Get(get) => get.execute(&Config::load(layers, Role::All)?),
-            Action::Lag(lag) => lag.execute(&Config::load(layers, Role::All)?),
+            Action::Send(send) => remote::send(send, &Config::load(layers, Role::All)?),
+            Action::Get(get) => remote::get(get, &Config::load(layers, Role::All)?),
+            Action::Lag(lag) => remote::lag(lag, &Config::load(layers, Role::All)?),
             Action::Completions(shell) => completions::print(shell, Cli::command()),
         }
     }

@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod client;
 pub mod telemetry;
 pub mod shutdown;
 pub mod clock;
