@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod data_dir;
 pub mod hot;
 pub mod ingest;
 pub mod item;
