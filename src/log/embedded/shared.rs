@@ -9,7 +9,11 @@ use std::{
     },
 };
 
-use super::{disk::Disk, identity::Identity, partition::Partition};
+use super::{
+    disk::{Disk, Told},
+    identity::Identity,
+    partition::Partition,
+};
 use crate::{log::Error, retry::Kind};
 
 /// How much of memory and disk a log may use.
@@ -55,29 +59,34 @@ impl Shared {
         let mut slot = self.disk.write().unwrap_or_else(PoisonError::into_inner);
         close(slot.take());
         let (disk, found) = Disk::open(&self.dir, identity)?;
-        if found != *identity {
-            return Err(Error::new(Kind::Fatal, format!("the log in `{}` has become another one", self.dir.display())));
+        let ends = self.recovered_ends(&disk, found == *identity, published);
+        // In any case: what was published can be read.
+        *slot = Some(disk);
+        for (partition, end) in self.partitions.iter().zip(ends.iter().flatten()) {
+            partition.republish(*end);
+        }
+        ends
+    }
+
+    fn recovered_ends(&self, disk: &Disk, same: bool, published: &[u64]) -> Result<Vec<u64>, Error> {
+        let dir = self.dir.display();
+        if !same {
+            return Err(Error::new(Kind::Fatal, format!("the log in `{dir}` has become another one")));
         }
         disk.flush_all().map_err(|error| {
-            let why = super::disk::Told(&error).to_string();
-            Error::new(Kind::Transient, format!("the log in `{}` cannot be recovered: {why}", self.dir.display()))
+            Error::new(Kind::Transient, format!("the log in `{dir}` cannot be recovered: {}", Told(&error)))
         })?;
         let mut ends = Vec::with_capacity(published.len());
         for (partition, published) in published.iter().enumerate() {
             let end = disk.bounds(partition)?.end.0;
             if end < *published {
                 let message = format!(
-                    "partition {partition} ended at {published} and ends at {end} on disk: records are lost; restore `{}` from a copy",
-                    self.dir.display()
+                    "partition {partition} ended at {published} and ends at {end} on disk: records are lost; restore `{dir}` from a copy"
                 );
                 return Err(Error::new(Kind::Fatal, message));
             }
             ends.push(end);
         }
-        for (partition, end) in self.partitions.iter().zip(&ends) {
-            partition.republish(*end);
-        }
-        *slot = Some(disk);
         Ok(ends)
     }
 
