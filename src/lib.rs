@@ -40,6 +40,7 @@ pub mod client;
 pub mod telemetry;
 pub mod shutdown;
 pub mod clock;
+pub mod data_dir;
 pub mod exit;
 pub mod problem;
 pub mod units;

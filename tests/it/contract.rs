@@ -1,4 +1,5 @@
 //! One suite per port; every backend of the port answers to it.
 
 mod hot;
+mod log;
 mod store;

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod config;
 mod contract;
+mod embedded_log;
 mod embedded_store;
 mod lag;
 mod query;
