@@ -4,8 +4,9 @@
 //! `/health/readyz` answer probes from cached checks, `/metrics` is for Prometheus, `/api/v1/lag` and its stream are the
 //! lag room's snapshot, `/api/v1/overview` the rates that the dashboard draws.
 //!
-//! Every answer comes from memory: no request waits for the log, the store or the hot view, so that the page that says
-//! what is wrong works when everything else does not. Streams are bounded, and end when the process drains.
+//! Every answer comes from memory, so that the page that says what is wrong works when everything else does not. Only
+//! `/api/v1/lag` asks for a measurement of its own, within `lag.timeout`: a script that has just posted items must not be
+//! told of the time before. Streams are bounded, and end when the process drains.
 
 use std::sync::Arc;
 
@@ -131,7 +132,7 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
 }
 
 async fn lag(Extract(state): Extract<State>) -> Response {
-    json(StatusCode::OK, &*state.lag.snapshot())
+    json(StatusCode::OK, &*state.lag.measure().await)
 }
 
 async fn overview(Extract(state): Extract<State>) -> Response {

@@ -1,25 +1,38 @@
 //! The composition root: the only place that names ports and backends together.
 //!
-//! Stand-in until the program itself is merged: it installs the metrics and waits for the end.
+//! [`run`] builds everything that can fail before a port is bound, runs the services until `stop`, and drains in the order
+//! of the data path: no new items, every accepted item answered, connections ended, what the lanes have applied stored.
+//! All stages together keep to `shutdown.deadline`. Every task has its owner here, which awaits it or, past the deadline,
+//! drops it.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, Role, verdict::Verdict},
+    config::{Config, Role},
     exit::Failure,
+    shutdown::Deadline,
     telemetry,
 };
 
-/// Builds what `role` needs, runs it until `shutdown` is cancelled, and drains it.
-pub async fn run(_config: Config, role: Role, shutdown: CancellationToken) -> Result<(), Failure> {
-    let exporter = telemetry::install_metrics(role.name())?;
-    tracing::info!(role = role.name(), "started");
-    exporter.run(shutdown).await;
-    tracing::info!("stopped");
-    Ok(())
-}
+mod backends;
+mod running;
+mod validate;
 
-/// Looks at everything that the configuration names.
-pub async fn validate(_config: &Config) -> Vec<Verdict> {
-    Vec::new()
+pub use validate::validate;
+
+/// Runs `role` until `stop`, then drains.
+///
+/// # Errors
+/// What could not be opened or bound, what ended by a bug, or what the drain did not finish in time.
+pub async fn run(config: Config, role: Role, stop: CancellationToken) -> Result<(), Failure> {
+    let exporter = telemetry::install_metrics(role.name())?;
+    let backends = backends::open(&config).await?;
+    let ports = running::Ports::bind(&config, role).await?;
+    let mut running = running::Running::start(&config, role, exporter, &backends, ports)?;
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        failure = running.failed() => Err(failure),
+    };
+    let drained = running.drain(Deadline::start(&config.shutdown)).await;
+    ended.and(drained)
 }

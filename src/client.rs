@@ -2,14 +2,13 @@
 //!
 //! Each command is plain options in, text out: `send::run`, `get::run` and `lag::run` write what they found to a [`Console`]
 //! and return what decides the exit code, so that tests run them as they are. Flags are `cli`'s, defaults that come from
-//! the configuration are given as addresses (see [`url_of`]), and ending the process is `main`'s.
+//! the configuration are given as addresses, and ending the process is `main`'s.
 //!
 //! Promises: bounded memory whatever the input, every failed command names the address and the remedy in one line, a
 //! reader that hangs up (`| head`) is not an error. Opening a data folder when nothing runs is not done here.
 
 use std::{
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -129,17 +128,6 @@ impl Error {
     }
 }
 
-/// The address at which a server that listens on `listen` is reached from its own machine: the unspecified address
-/// stands for the loopback one.
-pub fn url_of(listen: SocketAddr) -> String {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, listen.port()))
-}
-
 /// Text from elsewhere on one line of a terminal: control characters become blanks.
 fn one_line(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
@@ -148,18 +136,6 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_unspecified_listen_address_is_reached_on_the_loopback() {
-        for (listen, url) in [
-            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("0.0.0.0:1", "http://127.0.0.1:1"),
-            ("[::]:2", "http://[::1]:2"),
-            ("10.1.2.3:80", "http://10.1.2.3:80"),
-        ] {
-            assert_eq!(url_of(listen.parse().unwrap()), url);
-        }
-    }
 
     struct Closed(io::ErrorKind);
 

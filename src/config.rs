@@ -12,7 +12,10 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{exit::Failure, hot, ingest, item::Namespace, lag, log, query, retry, shutdown, store, telemetry, worker};
+use crate::{
+    admin, exit::Failure, hot, ingest, item::Namespace, lag, log, query, retry, server, shutdown, store, telemetry,
+    worker,
+};
 
 mod check;
 mod file;
@@ -27,7 +30,7 @@ pub mod verdict;
 
 pub use keys::{FILE_VARIABLE, Key, Kind, keys};
 pub use layers::{Layers, Resolved, Setting, Source};
-pub use sections::{General, Http};
+pub use sections::General;
 pub use show::{reference, show_json, show_text};
 pub use url::{Address, HotUrl, LogUrl, Secret, Servers, StoreUrl, redact};
 
@@ -180,7 +183,9 @@ pub struct Config {
     /// Settings under `shutdown.`
     pub shutdown: shutdown::Options,
     /// Settings under `http.`
-    pub http: Http,
+    pub http: server::Options,
+    /// Settings under `admin.`
+    pub admin: admin::Options,
     settings: Resolved,
 }
 
@@ -225,6 +230,7 @@ impl Config {
                 retry: sections.retry,
                 shutdown: sections.shutdown,
                 http: sections.http,
+                admin: sections.admin,
                 settings,
             })
         })();

@@ -8,11 +8,17 @@
 //!
 //! Who else uses it: `admin` serves the snapshot, the query room says in its answers how far the store trails.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -75,6 +81,16 @@ pub struct Service {
     sampler: sampler::Sampler,
     interval: Duration,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    answers: watch::Sender<(u64, Arc<Snapshot>)>,
+    ask: Arc<Ask>,
+}
+
+/// Questions between two measurements: whoever just posted items wants to know of them now.
+#[derive(Debug)]
+struct Ask {
+    asked: AtomicU64,
+    wake: Notify,
+    timeout: Duration,
 }
 
 impl Service {
@@ -84,8 +100,11 @@ impl Service {
         let partitions = deps.log.topology().partitions;
         let (snapshots, seen) = watch::channel(Arc::new(Snapshot::unmeasured(partitions)));
         let interval = options.interval.0.max(SHORTEST_INTERVAL);
-        let service = Self { sampler: sampler::Sampler::new(options, deps), interval, snapshots };
-        (service, Handle { seen })
+        let (answers, answered) = watch::channel((0, seen.borrow().clone()));
+        let ask = Arc::new(Ask { asked: AtomicU64::new(0), wake: Notify::new(), timeout: options.timeout.0 });
+        let sampler = sampler::Sampler::new(options, deps);
+        let service = Self { sampler, interval, snapshots, answers, ask: ask.clone() };
+        (service, Handle { seen, answered, ask })
     }
 
     /// Measures at once and then every `lag.interval`, until `shutdown`.
@@ -95,9 +114,18 @@ impl Service {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let measure = async {
             loop {
-                ticks.tick().await;
-                let snapshot = self.sampler.sample(|| (started.elapsed(), clock::now_ms())).await;
-                self.snapshots.send_replace(Arc::new(snapshot));
+                let due = tokio::select! {
+                    _ = ticks.tick() => true,
+                    () = self.ask.wake.notified() => false,
+                };
+                // Whoever asked before this line is answered by a measurement that began after the question.
+                let asked = self.ask.asked.load(Ordering::Acquire);
+                let snapshot = Arc::new(self.sampler.sample(|| (started.elapsed(), clock::now_ms())).await);
+                if due {
+                    self.snapshots.send_replace(snapshot.clone());
+                }
+                self.answers.send_replace((asked, snapshot));
+                tokio::time::sleep(SHORTEST_INTERVAL).await;
             }
         };
         // A measurement that is cut off has changed nothing but the sampler's own memory, which ends with it.
@@ -109,9 +137,23 @@ impl Service {
 #[derive(Clone, Debug)]
 pub struct Handle {
     seen: watch::Receiver<Arc<Snapshot>>,
+    answered: watch::Receiver<(u64, Arc<Snapshot>)>,
+    ask: Arc<Ask>,
 }
 
 impl Handle {
+    /// A measurement that begins after this call; the last one when the service does not answer in time.
+    pub async fn measure(&self) -> Arc<Snapshot> {
+        let mut answered = self.answered.clone();
+        let question = self.ask.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.ask.wake.notify_one();
+        let answer = tokio::time::timeout(self.ask.timeout, answered.wait_for(|(answered, _)| *answered >= question)).await;
+        match answer {
+            Ok(Ok(answer)) => answer.1.clone(),
+            Ok(Err(_)) | Err(_) => self.snapshot(),
+        }
+    }
+
     /// The last measurement.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.seen.borrow().clone()

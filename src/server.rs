@@ -4,7 +4,7 @@
 //! `http.header_timeout` is cut off. After the shutdown signal no connection is accepted, the ones that are open finish the
 //! request that they are in, and idle ones are closed. What routes there are is `ingest`'s, `query`'s and `admin`'s matter.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -47,8 +47,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconn
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"too many connections\",\
     \"code\":\"too_many_connections\",\"message\":\"too many connections\"}";
 
-/// Binds an address; the error says which, and what to do.
-pub async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, String> {
+/// Binds `host:port`; the error says which setting named it, and what to do.
+pub async fn bind(setting: &str, address: &str) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             format!("{setting}: {address} is in use by another process; stop it, or choose another port (0: any)")

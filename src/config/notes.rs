@@ -104,6 +104,7 @@ pub const NOTES: &[Note] = &[
         Positive,
         "Bytes of items that are accepted into packs and not acknowledged; beyond it: 429.",
     ),
+    note("ingest.body_timeout", Positive, "How long a body may take to arrive; beyond it: 408."),
     note("ingest.ack_timeout", Positive, "How long a request waits for the log; beyond it: 503."),
     note(
         "ingest.format",
@@ -143,9 +144,12 @@ pub const NOTES: &[Note] = &[
     ),
     note("query.timeout", Positive, "How long a query may take."),
     note("query.max_series", MANY, "Most series that one query may read."),
+    note("query.scans", COUNT, "Queries that read every series of a counter at once; others wait for their turn."),
     note("lag.interval", Positive, "How often lag is measured."),
     note("lag.warn", Positive, "A lane whose oldest unstored pack is older than this is in WARN."),
     note("lag.stall", Positive, "A lane that has lag and has not moved for this long is in STALL."),
+    note("lag.window", Positive, "Lag that grew over this long is WARN."),
+    note("lag.timeout", Positive, "How long a measurement waits for the log and for the store."),
     note("retry.initial", Positive, "The first delay's upper bound; later ones double."),
     note("retry.max", Positive, "No delay between two tries is longer."),
     note(
@@ -153,12 +157,15 @@ pub const NOTES: &[Note] = &[
         Positive,
         "How long a run may take to drain after the first signal; beyond it: exit code 1.",
     ),
-    note("http.max_connections", COUNT, "Connections that a listener holds at once; further ones wait to be accepted."),
+    note("http.max_connections", COUNT, "Connections that a listener holds at once; further ones are answered 503."),
     note(
         "http.header_timeout",
         Positive,
         "How long a client may take to send a request's head; beyond it the connection is closed.",
     ),
+    note("admin.health_interval", Positive, "How often each dependency is checked."),
+    note("admin.health_timeout", Positive, "How long a check waits; without an answer the dependency counts as failing."),
+    note("admin.max_streams", COUNT, "Streams of lag that are open at once; beyond it: 503."),
 ];
 
 /// The note of a setting.

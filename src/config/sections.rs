@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{Problem, keys::BACKENDS, layers::Resolved};
-use crate::units::Span;
 
 /// The settings that stand outside of every section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,22 +30,6 @@ impl Default for General {
             log_level: "info".to_owned(),
             namespace: "default".to_owned(),
         }
-    }
-}
-
-/// Settings under `http.`: what holds for every listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Connections that a listener holds at once.
-    pub max_connections: usize,
-    /// How long a client may take to send a request's head.
-    pub header_timeout: Span,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self { max_connections: 10_000, header_timeout: Span::from_secs(10) }
     }
 }
 
@@ -102,7 +85,8 @@ sections! {
     lag: crate::lag::Options,
     retry: crate::retry::Options,
     shutdown: crate::shutdown::Options,
-    http: Http,
+    http: crate::server::Options,
+    admin: crate::admin::Options,
 }
 
 fn table<T: Serialize>(options: &T) -> Table {

@@ -1,0 +1,238 @@
+//! The services of a process, from their start to the end of their drain.
+
+use std::sync::Arc;
+
+use axum::Router;
+use futures_util::FutureExt as _;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::backends::{self, Backends};
+use crate::{
+    admin::{self, Lifecycle},
+    config::{Config, Role},
+    exit::Failure,
+    ingest, lag,
+    progress::Progress,
+    query, server,
+    shutdown::{self, Deadline, Part},
+    telemetry::Exporter,
+    worker::{self, board::Board},
+};
+
+/// The listeners of a process, bound before anything runs.
+pub struct Ports {
+    public: Option<TcpListener>,
+    admin: TcpListener,
+}
+
+impl Ports {
+    /// Binds what the role serves.
+    pub async fn bind(config: &Config, role: Role) -> Result<Self, Failure> {
+        let bind = async |setting: &str, address: &str| server::bind(setting, address).await.map_err(Failure::failed);
+        let public = match role.ingests() {
+            true => Some(bind("listen", &config.listen.to_string()).await?),
+            false => None,
+        };
+        Ok(Self { public, admin: bind("admin_listen", &config.admin_listen.to_string()).await? })
+    }
+}
+
+/// A task that ends when it is dropped, and the token that asks it to end by itself.
+struct Service {
+    name: &'static str,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Service {
+    /// Asks it to end, and waits.
+    async fn end(self) {
+        self.stop.cancel();
+        // A task that panicked has said so on stderr, and its failure has been sent.
+        let _ = self.task.await;
+    }
+
+    fn part(self) -> Part<'static> {
+        (self.name, self.end().boxed())
+    }
+}
+
+/// What the public port serves.
+struct Public {
+    service: ingest::Service,
+    handle: ingest::Handle,
+    router: Router,
+}
+
+fn public(config: &Config, backends: &Backends, lag: &lag::Handle) -> Result<Public, Failure> {
+    let Backends { log, store, hot, shards, .. } = backends;
+    let progress = Arc::new(Progress::new(store.clone(), &log.topology().topic));
+    let deps = ingest::Deps {
+        log: log.clone(),
+        hot: hot.clone(),
+        progress: progress.clone(),
+        shards: *shards,
+        hot_timeout: config.hot.options.timeout.0,
+    };
+    let (service, handle) =
+        ingest::Service::new(config.ingest.clone(), deps).map_err(|error| Failure::usage(error.to_string()))?;
+    let lag = lag.clone();
+    let deps = query::Deps {
+        store: store.clone(),
+        hot: hot.clone(),
+        log: log.clone(),
+        progress,
+        lag_ms: Arc::new(move || lag.lag_ms()),
+    };
+    let router = ingest::routes(handle.clone())
+        .merge(query::routes(query::Handle::new(&config.query, &config.hot.options, deps)))
+        .fallback(ingest::not_found)
+        .method_not_allowed_fallback(ingest::method_not_allowed);
+    Ok(Public { service, handle, router })
+}
+
+/// Everything that runs.
+pub struct Running {
+    health: admin::Health,
+    failures: mpsc::Receiver<Failure>,
+    report: mpsc::Sender<Failure>,
+    /// Ended one stage after the other.
+    intake: Vec<Service>,
+    connections: Vec<Service>,
+    lanes: Vec<Service>,
+    watchers: Vec<Service>,
+}
+
+impl Running {
+    /// Builds and starts the services of a role.
+    pub fn start(
+        config: &Config,
+        role: Role,
+        exporter: Exporter,
+        backends: &Backends,
+        ports: Ports,
+    ) -> Result<Self, Failure> {
+        let (report, failures) = mpsc::channel(8);
+        let board = Board::default();
+        let (lag_service, lag) = lag::Service::new(
+            config.lag.clone(),
+            lag::Deps { log: backends.log.clone(), store: backends.store.clone(), board: board.clone() },
+        );
+        let ingest_url = ports.public.as_ref().and_then(|public| public.local_addr().ok());
+        let public = if role.ingests() { Some(public(config, backends, &lag)?) } else { None };
+        let checks = backends::checks(config, role, backends, public.as_ref().map(|public| public.handle.clone()));
+        let (health_service, health) = admin::health::Service::new(&config.admin, role.name(), checks);
+        let mut running =
+            Self { health, failures, report, intake: vec![], connections: vec![], lanes: vec![], watchers: vec![] };
+
+        if role.works() {
+            let deps = worker::Deps {
+                log: backends.log.clone(),
+                store: backends.store.clone(),
+                hot: backends.hot.clone(),
+                board,
+                store_options: config.store.options.clone(),
+                retry: config.retry.clone(),
+            };
+            let service = worker::Service::new(config.worker.clone(), deps);
+            let worker =
+                running.service("worker", async |stop| service.run(stop).await.map_err(|error| error.to_string()));
+            running.lanes.push(worker);
+        }
+        if let Some((public, listener)) = public.zip(ports.public) {
+            let service = public.service;
+            let intake =
+                running.service("ingest", async |stop| service.run(stop).await.map_err(|error| error.to_string()));
+            running.intake.push(intake);
+            let http = running.server("http", listener, public.router, config);
+            running.connections.push(http);
+        }
+        let render: admin::Render = {
+            let exporter = exporter.clone();
+            Arc::new(move || exporter.render())
+        };
+        let info = admin::overview::Info {
+            role: role.name().to_owned(),
+            ingest_url: ingest_url.map(|address| format!("http://{address}")),
+        };
+        let (overview_service, overview) = admin::overview::Service::new(info, render.clone(), lag.clone());
+        let streams = CancellationToken::new();
+        let state = admin::State {
+            lag,
+            health: running.health.clone(),
+            overview,
+            metrics: render,
+            shutdown: streams.clone(),
+            max_streams: config.admin.max_streams,
+        };
+        running.watchers = vec![
+            running.server("admin", ports.admin, admin::routes(state), config),
+            // Open streams would hold the admin port's drain up: they end with it.
+            running.service("streams", async move |stop| {
+                stop.cancelled().await;
+                streams.cancel();
+                Ok(())
+            }),
+            running.service("lag", |stop| lag_service.run(stop).map(Ok)),
+            running.service("health", |stop| health_service.run(stop).map(Ok)),
+            running.service("overview", |stop| overview_service.run(stop).map(Ok)),
+            running.service("metrics", |stop| exporter.run(stop).map(Ok)),
+        ];
+        running.health.set(Lifecycle::Ready);
+        tracing::info!(role = role.name(), "started");
+        Ok(running)
+    }
+
+    fn service<F>(&self, name: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Service
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (running, stopping, report) = (run(stop.clone()), stop.clone(), self.report.clone());
+        // Two tasks, so that a panic in the service is reported too.
+        let task = AbortOnDropHandle::new(tokio::spawn(running));
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let why = match task.await {
+                Ok(Ok(())) if stopping.is_cancelled() => return,
+                Ok(Ok(())) => "it ended by itself".to_owned(),
+                Ok(Err(error)) => error,
+                Err(error) => error.to_string(),
+            };
+            // When nobody listens the process is ending already, for an earlier failure.
+            let _ = report.try_send(Failure::failed(format!("{name}: {why}")));
+        }));
+        Service { name, stop, task }
+    }
+
+    fn server(&self, name: &'static str, listener: TcpListener, router: Router, config: &Config) -> Service {
+        match listener.local_addr() {
+            Ok(address) => tracing::info!(what = name, address = %address, "listening"),
+            Err(error) => tracing::warn!(what = name, error = %error, "listening on an unknown address"),
+        }
+        let options = config.http.clone();
+        self.service(name, async move |stop| {
+            server::serve(listener, router, &options, stop).await;
+            Ok(())
+        })
+    }
+
+    /// Waits for a service that fails: none should.
+    pub async fn failed(&mut self) -> Failure {
+        match self.failures.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends everything, in the order of the data path.
+    pub async fn drain(self, deadline: Deadline) -> Result<(), Failure> {
+        self.health.set(Lifecycle::Draining);
+        for stage in [self.intake, self.connections, self.lanes, self.watchers] {
+            let parts = stage.into_iter().map(Service::part).collect();
+            shutdown::drain(deadline, parts).await?;
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+}
