@@ -143,6 +143,8 @@ pub struct Error {
 #[async_trait]
 pub trait HotView: Send + Sync + 'static {
     /// Adds a pack's deltas, after the log has acknowledged it at `seq` of `lane`. Creates entries that do not exist.
+    ///
+    /// Keys may be slices of one buffer of the whole pack: a backend that keeps a key copies it.
     async fn add(&self, lane: Lane, seq: Seq, deltas: Vec<Delta>) -> Result<(), Error>;
 
     /// Sets bases as of `seq` of `lane` in the entries that exist, and drops the pending deltas that they cover.

@@ -58,7 +58,7 @@ catalogue! {
     INGEST_ITEMS = Shape::Counter, "tallymark_ingest_items_total", ["kind"], "Items acknowledged, by kind (increment, event).";
     INGEST_REJECTED = Shape::Counter, "tallymark_ingest_rejected_items_total", ["code"], "Items refused, by code.";
     INGEST_REFUSED = Shape::Counter, "tallymark_ingest_refused_requests_total", ["reason"], "Requests refused because a bound was reached or the log was away.";
-    INGEST_BUFFERED_BYTES = Shape::Gauge, "tallymark_ingest_buffered_bytes", [], "Bytes of items accepted into open or unacknowledged packs.";
+    INGEST_BUFFERED_BYTES = Shape::Gauge, "tallymark_ingest_buffered_bytes", [], "Bytes of bodies being read and of items in open or unacknowledged packs.";
     INGEST_BUFFER_LIMIT_BYTES = Shape::Gauge, "tallymark_ingest_buffer_limit_bytes", [], "The bound of tallymark_ingest_buffered_bytes (ingest.buffer).";
     PACK_BYTES = Shape::Histogram(BYTES), "tallymark_pack_bytes", [], "Size of packs as written.";
     PACK_ITEMS = Shape::Histogram(COUNTS), "tallymark_pack_items", [], "Items in a pack.";

@@ -1,0 +1,297 @@
+//! The packs of one partition: what handlers append to, and the task that closes packs and hands them to the log.
+//!
+//! At most `ingest.in_flight` packs are with the log. The next one closes when one of them returns and it has lingered or
+//! is full: so packs are small and leave at once when it is quiet, and grow when it is not. What the log acknowledges is
+//! remembered, and claimed by the next pack (law 6).
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use smallvec::SmallVec;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    ack::{Outcome, Owed},
+    batch::{Batch, NONE},
+    budget::Reserved,
+    builder::{Builder, Head},
+    shared::{Shared, Ticket},
+};
+use crate::{
+    clock,
+    hot::Delta,
+    item::{Lane, PackId, Seq},
+    log,
+    pack::Claim,
+    retry,
+};
+
+/// Items that are appended under one lock: a large request lets others in between.
+const APPEND_AT_ONCE: usize = 256;
+/// Acknowledgements that a pack claims at most; there are seldom more than `in_flight`.
+const MAX_CLAIMS: usize = 1024;
+
+/// The open packs of a partition.
+#[derive(Default)]
+pub(super) struct Packer {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The oldest first; all but the last are full.
+    queue: VecDeque<Open>,
+    /// What the log has acknowledged since the last pack closed.
+    claims: VecDeque<Claim>,
+    /// Whether the last append failed: a change is logged, not every pack.
+    failing: bool,
+}
+
+struct Open {
+    builder: Builder,
+    owed: Owed,
+    began: Instant,
+    urgent: bool,
+    requests: u32,
+    reserved: Reserved,
+}
+
+/// How a request wants its items treated.
+#[derive(Clone, Copy)]
+pub(super) struct Wishes {
+    /// Somebody waits for them to be stored.
+    pub urgent: bool,
+    /// They are shown in the hot view at once.
+    pub hot: bool,
+}
+
+impl Packer {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds this lock")
+    }
+
+    pub(super) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Adds the batch's items for this partition. Their reservation goes along with them.
+    pub(super) fn append(
+        &self,
+        shared: &Shared,
+        partition: u32,
+        batch: &Batch,
+        wishes: Wishes,
+        reserved: &mut Reserved,
+        tickets: &mut SmallVec<[Ticket; 4]>,
+    ) {
+        let mut next = batch.heads[partition as usize];
+        while next != NONE {
+            let mut wake = false;
+            let mut state = self.lock();
+            for _ in 0..APPEND_AT_ONCE {
+                if next == NONE {
+                    break;
+                }
+                let is_full = |open: &Open| open.builder.size() >= shared.limits.pack_bytes;
+                if state.queue.back().is_none_or(is_full) {
+                    state.queue.push_back(Open::new(shared));
+                    wake = true;
+                }
+                let open = state.queue.back_mut().expect("pushed above if there was none");
+                if tickets.last().is_none_or(|ticket| !Arc::ptr_eq(&ticket.ack, open.owed.ack())) {
+                    tickets.push(Ticket { partition, ack: open.owed.ack().clone() });
+                    open.requests += 1;
+                    open.urgent |= wishes.urgent;
+                }
+                let item = &batch.items[next as usize];
+                reserved.give(batch.cost(item), &mut open.reserved);
+                open.builder.add(batch, item, wishes.hot);
+                wake |= is_full(open);
+                next = item.next;
+            }
+            drop(state);
+            if wake {
+                self.wake();
+            }
+        }
+    }
+
+    /// When the oldest open pack began.
+    fn began(&self) -> Option<Instant> {
+        self.lock().queue.front().map(|open| open.began)
+    }
+
+    /// Takes the oldest pack and what it claims, if it is due at `now`.
+    fn take_due(&self, shared: &Shared, now: Instant, draining: bool) -> Option<(Open, Vec<Claim>)> {
+        let mut state = self.lock();
+        let oldest = state.queue.front()?;
+        let due = draining
+            || state.queue.len() > 1
+            || oldest.builder.size() >= shared.limits.pack_bytes
+            || now >= oldest.began + shared.limits.linger;
+        if !due {
+            return None;
+        }
+        let oldest = state.queue.pop_front()?;
+        let claims = state.claims.drain(..).collect();
+        Some((oldest, claims))
+    }
+
+    fn remember(&self, claims: impl IntoIterator<Item = Claim>) {
+        let mut state = self.lock();
+        state.claims.extend(claims);
+        let beyond = state.claims.len().saturating_sub(MAX_CLAIMS);
+        state.claims.drain(..beyond);
+    }
+
+    /// Notes whether the log takes packs; answers whether that is news.
+    fn is_news(&self, failing: bool) -> bool {
+        std::mem::replace(&mut self.lock().failing, failing) != failing
+    }
+}
+
+impl Open {
+    fn new(shared: &Shared) -> Self {
+        Self {
+            builder: Builder::new(shared.limits.grains, shared.hot),
+            owed: Owed::default(),
+            began: Instant::now(),
+            urgent: false,
+            requests: 0,
+            reserved: shared.budget.open(),
+        }
+    }
+}
+
+/// Closes and writes the packs of one partition until intake is closed and everything is answered.
+pub(super) async fn run(shared: Arc<Shared>, partition: usize) {
+    let packer = &shared.packers[partition];
+    let partition = u32::try_from(partition).expect("as many packers as partitions");
+    let slots = Arc::new(Semaphore::new(shared.limits.in_flight));
+    let writes = TaskTracker::new();
+    loop {
+        // Asked before the queue is looked at: once intake is closed, an empty queue stays empty.
+        let closed = shared.is_closed();
+        let Some(began) = packer.began() else {
+            if closed {
+                break;
+            }
+            packer.changed.notified().await;
+            continue;
+        };
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (open, claims) = loop {
+            if let Some(due) = packer.take_due(&shared, Instant::now(), shared.is_closed()) {
+                break due;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(began + shared.limits.linger) => {}
+                () = packer.changed.notified() => {}
+            }
+        };
+        writes.spawn(write(shared.clone(), partition, open, claims, slot));
+    }
+    writes.close();
+    writes.wait().await;
+}
+
+/// Writes one pack and answers everybody who has items in it.
+async fn write(shared: Arc<Shared>, partition: u32, open: Open, claims: Vec<Claim>, slot: OwnedSemaphorePermit) {
+    let Open { builder, owed, urgent, requests, reserved, .. } = open;
+    let (packer, meters) = (&shared.packers[partition as usize], &shared.meters);
+    let topology = shared.deps.log.topology();
+    let pack = PackId::random();
+    let format = shared.limits.format;
+    let mut closed = builder.close(Head {
+        format,
+        id: pack,
+        ingest: shared.ingest,
+        receive_ms: clock::now_ms(),
+        partitions: shared.partitions,
+        shards: shared.deps.shards,
+        urgent,
+        claims: claims.clone(),
+    });
+    meters.pack_bytes.record(closed.payload.len() as f64);
+    meters.pack_items.record(closed.written as f64);
+    meters.pack_requests.record(f64::from(requests));
+    let payload = std::mem::take(&mut closed.payload);
+
+    let began = Instant::now();
+    // The deltas are made while the log is at work.
+    let (appended, deltas) = tokio::join!(shared.deps.log.append(partition, format, payload), async {
+        if shared.hot { closed.deltas() } else { Vec::new() }
+    },);
+    let outcome = match appended {
+        Ok(appended) => {
+            meters.append_seconds.record(began.elapsed());
+            if let Some(seq) = appended.seq {
+                packer.remember([claim(&shared, seq, pack)]);
+            }
+            drop(slot);
+            meters.acknowledged(closed.increments, closed.events);
+            shared.note_clock(appended.append_ms);
+            if packer.is_news(false) {
+                tracing::info!(partition, "the log takes packs again");
+            }
+            let lane = Lane { topic_id: topology.topic_id, partition };
+            show(&shared, lane, appended.seq, deltas).await;
+            Outcome::Durable(match appended.seq {
+                Some(seq) => Some(seq),
+                None => last_seq(&shared, partition).await,
+            })
+        }
+        Err(error) => {
+            packer.remember(claims);
+            drop(slot);
+            meters.append_failed(error.kind);
+            if packer.is_news(true) {
+                tracing::warn!(partition, error = %error, kind = error.kind.label(), "the log does not take packs");
+            }
+            outcome_of(&error)
+        }
+    };
+    drop(reserved);
+    owed.answer(outcome);
+}
+
+fn claim(shared: &Shared, seq: Seq, pack: PackId) -> Claim {
+    Claim { topic_id: shared.deps.log.topology().topic_id.0.to_vec().into(), seq: seq.0, pack: pack.0.to_vec().into() }
+}
+
+/// What a failed append means for its items (law L1 of the log).
+fn outcome_of(error: &log::Error) -> Outcome {
+    match error.kind {
+        retry::Kind::Permanent => Outcome::Refused(error.to_string()),
+        retry::Kind::Transient | retry::Kind::Fatal => Outcome::Unknown(error.to_string()),
+    }
+}
+
+/// Tells the hot view of a pack. Nobody but the pack's own requests waits for it, and those not for long (law 8).
+async fn show(shared: &Shared, lane: Lane, seq: Option<Seq>, deltas: Vec<Delta>) {
+    if deltas.is_empty() {
+        return;
+    }
+    let Some(seq) = seq else {
+        shared.meters.hot_no_offset.increment(1);
+        return;
+    };
+    match tokio::time::timeout(shared.deps.hot_timeout, shared.deps.hot.add(lane, seq, deltas)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => shared.meters.hot_error.increment(1),
+        Err(_) => shared.meters.hot_timeout.increment(1),
+    }
+}
+
+/// For a pack that was acknowledged without an offset: the last seq of its lane, which its own does not exceed.
+async fn last_seq(shared: &Shared, partition: u32) -> Option<Seq> {
+    let bounds = shared.deps.log.bounds(partition).await.ok()?;
+    bounds.end.0.checked_sub(1).map(Seq)
+}
