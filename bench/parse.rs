@@ -23,15 +23,15 @@ use workload::Zipf;
 const BATCH: usize = 100;
 const PACK_ITEMS: usize = 1000;
 const BODIES: usize = 2000;
-const ROUNDS: usize = 7;
 const SERIES: usize = 100_000;
 
 fn main() {
+    let rounds = if std::env::args().any(|arg| arg == "--quick") { 1 } else { 7 };
     println!("Bodies of {BATCH} items, packs of {PACK_ITEMS}; three tags, a time; zipf 1.1 over {SERIES} series\n");
     println!("| items | step | ns an item | allocations an item |");
     println!("| --- | --- | ---: | ---: |");
     for (what, ids) in [("with 16-byte ids", true), ("without ids", false)] {
-        let steps = Steps::new(ids);
+        let steps = Steps::new(ids, rounds);
         steps.row(what, "parse and check", Steps::parse);
         steps.row(what, "parse, add to a pack and close it", |steps| steps.pack(false));
         steps.row(what, "the same, with sums for the hot view", |steps| steps.pack(true));
@@ -43,10 +43,11 @@ struct Steps {
     bodies: Vec<String>,
     limits: Limits,
     now_ms: i64,
+    rounds: usize,
 }
 
 impl Steps {
-    fn new(ids: bool) -> Self {
+    fn new(ids: bool, rounds: usize) -> Self {
         let now_ms = tallymark::clock::now_ms();
         let zipf = Zipf::new(SERIES, 1.1);
         let mut request = Request::new(Shape { batch: BATCH, ids, hot_skip: false }, "localhost", 7);
@@ -56,7 +57,7 @@ impl Steps {
             text.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
         };
         let bodies = (0..BODIES).map(|_| body()).collect();
-        Self { bodies, limits: Limits::new(&Options::default()).expect("defaults are valid"), now_ms }
+        Self { bodies, limits: Limits::new(&Options::default()).expect("defaults are valid"), now_ms, rounds }
     }
 
     fn parser(&self) -> Parser<'_> {
@@ -107,7 +108,7 @@ impl Steps {
     fn row(&self, items: &str, step: &str, work: impl Fn(&Self)) {
         let allocations = measure(|| work(self)).count_total;
         let mut best = Duration::MAX;
-        for _ in 0..ROUNDS {
+        for _ in 0..self.rounds {
             let begin = cpu::process();
             work(self);
             best = best.min(cpu::process() - begin);
