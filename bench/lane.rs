@@ -23,13 +23,13 @@ const SERIES: usize = 100_000;
 const PACK_ITEMS: usize = 1000;
 /// Packs of one round.
 const ROUND: usize = 400;
-const ROUNDS: usize = 7;
 const MAX_IDS: u64 = 1_000_000;
 const SHARDS: u32 = 256;
 const LANE: Lane = Lane { topic_id: TopicId([5; 16]), partition: 0 };
 const NOW_MS: i64 = 1_800_000_000_000;
 
 fn main() {
+    let rounds = if std::env::args().any(|arg| arg == "--quick") { 1 } else { 7 };
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wanted = |part: &str| only.is_empty() || only.iter().any(|only| only == part);
     if wanted("lane") {
@@ -40,17 +40,17 @@ fn main() {
             "| increments | M/s, best | M/s, median | decode ns | prepare ns | apply ns | series a pack | target M/s |"
         );
         println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-        lane("with unique 16-byte ids", Ids::Unique, "1.5");
-        lane("without ids", Ids::None, "4");
-        lane("without ids, merged by ingest (increments as sent)", Ids::Merged, "4");
+        lane("with unique 16-byte ids", Ids::Unique, "1.5", rounds);
+        lane("without ids", Ids::None, "4", rounds);
+        lane("without ids, merged by ingest (increments as sent)", Ids::Merged, "4", rounds);
         println!();
     }
     if wanted("pack") {
         println!("Packs of {PACK_ITEMS} increments, zipf 1.1 over {SERIES} series\n");
         println!("| increments | bytes an increment | encode ns | decode ns |");
         println!("| --- | ---: | ---: | ---: |");
-        codec("with unique 16-byte ids", Ids::Unique);
-        codec("without ids", Ids::None);
+        codec("with unique 16-byte ids", Ids::Unique, rounds);
+        codec("without ids", Ids::None, rounds);
         println!();
     }
     if wanted("coalesce") {
@@ -89,14 +89,14 @@ fn prepare(machine: &mut Machine, read: &Read) {
     if !missing.is_empty() {
         machine.install(|fold, met| {
             for shard in &missing.shards {
-                fold.install(*shard, Some(Vec::new()), |seq, stamp| met(seq, stamp));
+                fold.install(*shard, Some(Vec::new()), &mut *met);
             }
         });
         assert!(machine.prepare(read).expect("the pack belongs here").is_empty());
     }
 }
 
-fn lane(what: &str, ids: Ids, target: &str) {
+fn lane(what: &str, ids: Ids, target: &str, rounds: usize) {
     let mut packs = Packs::new(Zipf::new(SERIES, 1.1), ids, 1, SHARDS);
     let mut machine = machine(1);
     // Enough to fill the window and to meet most series.
@@ -118,9 +118,9 @@ fn lane(what: &str, ids: Ids, target: &str) {
         prepare(&mut machine, &read);
         machine.apply(&read).expect("applies");
     }
-    let mut rounds = Vec::new();
+    let mut times = Vec::new();
     let mut series = 0;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         drop(machine.take());
         let (records, in_a_pack) = next_round(&mut packs, ROUND);
         series = in_a_pack;
@@ -138,11 +138,11 @@ fn lane(what: &str, ids: Ids, target: &str) {
             preparing += prepared - decoded;
             applying += applied - prepared;
         }
-        rounds.push((decoding + preparing + applying, decoding, preparing, applying));
+        times.push((decoding + preparing + applying, decoding, preparing, applying));
     }
-    rounds.sort();
+    times.sort();
     let items = (ROUND * PACK_ITEMS) as f64;
-    let (best, median) = (rounds[0], rounds[ROUNDS / 2]);
+    let (best, median) = (times[0], times[rounds / 2]);
     let rate = |time: Duration| items / time.as_secs_f64() / 1e6;
     let ns = |time: Duration| time.as_secs_f64() * 1e9 / items;
     println!(
@@ -155,12 +155,12 @@ fn lane(what: &str, ids: Ids, target: &str) {
     );
 }
 
-fn codec(what: &str, ids: Ids) {
+fn codec(what: &str, ids: Ids, rounds: usize) {
     let mut packs = Packs::new(Zipf::new(SERIES, 1.1), ids, 1, SHARDS);
     let packs: Vec<_> = (0..ROUND).map(|_| packs.pack(PACK_ITEMS, NOW_MS, |_| true)).collect();
     let (mut encoding, mut decoding) = (Duration::MAX, Duration::MAX);
     let mut bytes = 0;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let begin = cpu::process();
         let records: Vec<_> = packs.iter().map(|pack| pack.encode_record()).collect();
         let encoded = cpu::process();

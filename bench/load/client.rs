@@ -97,7 +97,7 @@ pub fn run(options: &Options, target: &SocketAddr, zipf: &Zipf, watch: &Watch) -
         poll: Poll::new()?,
         connections: Vec::new(),
         idle: (0..options.connections).collect(),
-        request: Request::new(options, *target, rand::random()),
+        request: Request::new(options.shape(), &target.to_string(), rand::random()),
         chunk: vec![0; 64 * 1024],
         zipf,
         begin: Instant::now(),

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context as _;
 use clap::Parser;
 
+use super::request::Shape;
+
 /// Sends increments to an ingest and says how it answered.
 #[derive(Parser, Debug)]
 pub struct Options {
@@ -60,6 +62,11 @@ impl Options {
         let Some(url) = &self.url else { return Ok(None) };
         let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
         address.parse().map(Some).with_context(|| format!("--url {url}: expected http://ADDRESS:PORT, a number each"))
+    }
+
+    /// What its requests look like.
+    pub fn shape(&self) -> Shape {
+        Shape { batch: self.batch, ids: !self.no_ids, hot_skip: self.hot_skip }
     }
 
     /// The load before the measurement.

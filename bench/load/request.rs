@@ -1,13 +1,21 @@
 //! One request, rendered once: only the digits, letters and ids of its items change.
 
-use std::net::SocketAddr;
-
-use super::options::Options;
 use crate::workload::{COUNTER, DIGITS, Random, Series, Zipf};
 
 /// Digits of a time in milliseconds.
 const TIME_DIGITS: usize = 13;
 const ID_DIGITS: usize = 16;
+
+/// What a request looks like.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Items: one is sent as an object, more as an array.
+    pub batch: usize,
+    /// Whether they have ids.
+    pub ids: bool,
+    /// Whether the hot view is asked to be written around.
+    pub hot_skip: bool,
+}
 
 /// Where in an item what changes begins.
 struct Places {
@@ -31,13 +39,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// The request that these options ask for. Its ids repeat those of no other seed.
-    pub fn new(options: &Options, target: SocketAddr, seed: u64) -> Self {
+    /// A request to this host. What it draws follows from the seed.
+    pub fn new(shape: Shape, host: &str, seed: u64) -> Self {
         let mut item = format!(
             r#"{{"counter":"{COUNTER}","tags":{{"country":"..","method":"...","path":"/p/{:.<DIGITS$}"}},"time":{:.<TIME_DIGITS$}"#,
             "", "",
         );
-        if !options.no_ids {
+        if shape.ids {
             item += &format!(r#","id":"{:.<ID_DIGITS$}""#, "");
         }
         item.push('}');
@@ -50,17 +58,17 @@ impl Request {
             id: find(r#""id":""#),
             step: item.len() + 1,
         };
-        let (open, close) = if options.batch == 1 { ("", "") } else { ("[", "]") };
-        let body = format!("{open}{}{close}", vec![item; options.batch].join(","));
-        let query = if options.hot_skip { "?hot=skip" } else { "" };
+        let (open, close) = if shape.batch == 1 { ("", "") } else { ("[", "]") };
+        let body = format!("{open}{}{close}", vec![item; shape.batch].join(","));
+        let query = if shape.hot_skip { "?hot=skip" } else { "" };
         let head = format!(
-            "POST /v1/increments{query} HTTP/1.1\r\nHost: {target}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST /v1/increments{query} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len(),
         );
         Self {
             first: head.len() + open.len(),
             bytes: (head + &body).into_bytes(),
-            items: options.batch,
+            items: shape.batch,
             places,
             random: Random::new(seed),
             ids: Random::new(seed.rotate_left(32)),

@@ -14,8 +14,8 @@ use crate::{
     worker::index::Index,
 };
 
-/// Ids whose slots are brought near together.
-const TOGETHER: usize = 64;
+/// Ids whose slots are brought near together. Few in tests: there a pack of a few ids takes several rounds.
+const TOGETHER: usize = if cfg!(test) { 3 } else { 64 };
 
 /// Where a window begins: note the log from `from` on, the stamp before it being `stamp`, and it is the same again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

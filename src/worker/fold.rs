@@ -48,8 +48,9 @@ pub struct Target {
     counter: RowId,
 }
 
-/// Keys that are prepared together: what they touch fits into a core's own cache.
-const TOGETHER: usize = 256;
+/// Keys that are prepared together: what they touch fits into a core's own cache. Few in tests: there a pack of a few keys
+/// takes several rounds.
+const TOGETHER: usize = if cfg!(test) { 2 } else { 256 };
 
 /// What is known of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
