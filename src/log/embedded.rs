@@ -19,6 +19,7 @@ mod partition;
 mod record;
 mod retention;
 mod shared;
+mod sweeper;
 #[cfg(test)]
 mod trouble;
 

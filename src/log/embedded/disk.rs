@@ -10,7 +10,7 @@ use std::{
     io::ErrorKind,
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -209,6 +209,17 @@ impl Disk {
         let mut tables: Vec<_> = tables.collect();
         tables.sort_unstable_by_key(|table| table.last);
         tables
+    }
+
+    /// The files of a partition's tables that lie wholly below `start`.
+    pub(super) fn paths_below(&self, partition: usize, start: u64) -> Vec<PathBuf> {
+        let version = self.partitions[partition].tree.current_version();
+        let below = |key: &[u8]| record::seq_of(key).is_some_and(|last| last < start);
+        version
+            .iter_tables()
+            .filter(|table| below(table.metadata.key_range.max()))
+            .map(|table| table.path.to_path_buf())
+            .collect()
     }
 
     /// Drops the tables of a partition that lie wholly below `start`.

@@ -1,13 +1,13 @@
 //! The thread behind the committer: it hands full memtables to the flusher and removes what retention lets go.
 //!
-//! Both take fjall's locks and sync files, so they are kept out of the way of appends. It sleeps until it is told that
+//! Both take fjall's locks and sync files, so they are kept out of the way of appends; large files are removed in steps. It sleeps until it is told that
 //! something was appended or that a lane has come further.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::Duration,
 };
@@ -16,6 +16,7 @@ use super::{
     disk::{Disk, Told},
     retention::{self, Front},
     shared::Shared,
+    sweeper::Sweeper,
 };
 
 /// The keeper looks once in so many appended bytes, or an eighth of the buffer if that is less.
@@ -53,14 +54,33 @@ impl Signal {
 
 /// Serves until every signal is gone.
 pub(super) fn run(shared: &Shared, signals: &Receiver<()>) {
-    while signals.recv().is_ok() {
-        shared.with_disk(|disk| {
-            if let Err(error) = rotate(disk, shared.limits.buffer_bytes).and_then(|()| retain(disk, shared)) {
-                // The committer finds a database that has failed by itself; anything else is tried again.
-                tracing::warn!(error = %Told(&error), "the log's upkeep failed");
-            }
-        });
+    let mut sweeper = Sweeper::new(&shared.dir);
+    loop {
+        match sweeper.pause() {
+            None if signals.recv().is_err() => return,
+            None => look(shared, &mut sweeper),
+            Some(pause) => match signals.recv_timeout(pause) {
+                Ok(()) => look(shared, &mut sweeper),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            },
+        }
+        sweeper.step();
     }
+}
+
+fn look(shared: &Shared, sweeper: &mut Sweeper) {
+    if let Err(error) = sweeper.name_journals() {
+        tracing::debug!(%error, "the log's journals will be removed at once");
+    }
+    shared.with_disk(|disk| {
+        let kept = rotate(disk, shared.limits.buffer_bytes).and_then(|()| retain(disk, shared, sweeper));
+        if let Err(error) = kept {
+            // The committer finds a database that has failed by itself; anything else is tried again.
+            tracing::warn!(error = %Told(&error), "the log's upkeep failed");
+        }
+    });
+    sweeper.look();
 }
 
 fn rotate(disk: &Disk, buffer_bytes: u64) -> Result<(), fjall::Error> {
@@ -76,7 +96,7 @@ fn rotate(disk: &Disk, buffer_bytes: u64) -> Result<(), fjall::Error> {
     Ok(())
 }
 
-fn retain(disk: &Disk, shared: &Shared) -> Result<(), fjall::Error> {
+fn retain(disk: &Disk, shared: &Shared, sweeper: &mut Sweeper) -> Result<(), fjall::Error> {
     let fronts: Vec<_> = shared
         .partitions
         .iter()
@@ -87,6 +107,11 @@ fn retain(disk: &Disk, shared: &Shared) -> Result<(), fjall::Error> {
         if let Some(start) = start {
             // First out of sight, then off the disk: a reader in between is told that it is gone.
             shared.partitions[index].set_start(start);
+            for path in disk.paths_below(index, start) {
+                if let Err(error) = sweeper.name(&path, &format!("partition-{index}")) {
+                    tracing::debug!(%error, "an old table of the log will be removed at once");
+                }
+            }
             disk.drop_below(index, start)?;
             tracing::debug!(partition = index, start, "removed old records of the log");
         }

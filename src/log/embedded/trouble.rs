@@ -102,8 +102,8 @@ fn assert_all_there(records: &[Record], acknowledged: &[(Seq, u64)]) {
 async fn a_disk_that_is_suddenly_full_loses_nothing_that_was_acknowledged() {
     // With a small buffer the flusher meets the full disk as often as the journal does.
     for buffer_bytes in [1 << 20, 64 << 20] {
-        const ROUNDS: u64 = 3;
-        let disk = Tmpfs::new("size=700m");
+        const ROUNDS: u64 = 2;
+        let disk = Tmpfs::new("size=500m");
         let path = disk.0.path().join("log");
         let filler = disk.0.path().join("filler");
         fs::write(&filler, vec![1; usize::try_from(ROUNDS * ROOM).unwrap()]).unwrap();
