@@ -147,7 +147,8 @@ impl Handle {
         let mut answered = self.answered.clone();
         let question = self.ask.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.ask.wake.notify_one();
-        let answer = tokio::time::timeout(self.ask.timeout, answered.wait_for(|(answered, _)| *answered >= question)).await;
+        let answer =
+            tokio::time::timeout(self.ask.timeout, answered.wait_for(|(answered, _)| *answered >= question)).await;
         match answer {
             Ok(Ok(answer)) => answer.1.clone(),
             Ok(Err(_)) | Err(_) => self.snapshot(),

@@ -164,7 +164,11 @@ pub const NOTES: &[Note] = &[
         "How long a client may take to send a request's head; beyond it the connection is closed.",
     ),
     note("admin.health_interval", Positive, "How often each dependency is checked."),
-    note("admin.health_timeout", Positive, "How long a check waits; without an answer the dependency counts as failing."),
+    note(
+        "admin.health_timeout",
+        Positive,
+        "How long a check waits; without an answer the dependency counts as failing.",
+    ),
     note("admin.max_streams", COUNT, "Streams of lag that are open at once; beyond it: 503."),
 ];
 

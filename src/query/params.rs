@@ -64,19 +64,19 @@ impl Params {
 
     /// `limit`: 1 to 1000, 100 when it is not given.
     pub(super) fn limit(&mut self) -> Result<usize, Problem> {
-        Ok(self.count("limit")?.unwrap_or(DEFAULT_LIMIT))
+        Ok(self.count("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// A count of 1 to 1000.
-    pub(super) fn count(&mut self, name: &str) -> Result<Option<usize>, Problem> {
+    /// A count of 1 to `most`.
+    pub(super) fn count(&mut self, name: &str, most: usize) -> Result<Option<usize>, Problem> {
         let Some(text) = self.take(name) else { return Ok(None) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
-            Ok(count) if digits && (1..=MAX_LIMIT).contains(&count) => Ok(Some(count)),
+            Ok(count) if digits && (1..=most).contains(&count) => Ok(Some(count)),
             _ if digits => {
-                Err(Problem::bad_request("out_of_range", format!("`{name}` is {text}; it must be 1 to {MAX_LIMIT}")))
+                Err(Problem::bad_request("out_of_range", format!("`{name}` is {text}; it must be 1 to {most}")))
             }
-            _ => Err(Problem::bad_request("malformed", format!("`{name}` must be an integer from 1 to {MAX_LIMIT}"))),
+            _ => Err(Problem::bad_request("malformed", format!("`{name}` must be an integer from 1 to {most}"))),
         }
     }
 

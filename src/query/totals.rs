@@ -30,6 +30,9 @@ use crate::{
     units::Span,
 };
 
+/// Most groups of one answer.
+const MAX_TOP: usize = 10_000;
+
 const KNOWN: &str = "`tag.KEY`, `by`, `top`, `consistency`, `at_least` and `timeout`";
 const AT_LEAST_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_TOP: usize = 10;
@@ -111,7 +114,7 @@ fn parse(inner: &Inner, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem
     let tags = TagMap(params.take_all("tag."));
     let filter = filter(&tags)?;
     let by = params.take("by").map_or(Ok(Vec::new()), |text| by(&text))?;
-    let top = params.count("top")?;
+    let top = params.count("top", MAX_TOP)?;
     if top.is_some() && by.is_empty() {
         return Err(Problem::bad_request("malformed", "`top` needs `by`"));
     }

@@ -78,11 +78,6 @@ impl Server {
         server
     }
 
-    /// The process's id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// kill −9.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
