@@ -22,7 +22,8 @@ type Tags<'a> = SmallVec<[Tag<'a>; 8]>;
 /// Reads an increment, whose object has been entered, into the batch. Of several faults the first that is met counts.
 pub(super) fn read<'a>(sink: &mut Sink<'_>, reader: &mut Reader<'a>) -> Read<()> {
     let mut counter: Option<Cow<'a, str>> = None;
-    let mut tags: Option<Tags<'a>> = None;
+    let mut tags = Tags::new();
+    let mut tagged = None;
     let mut amount = None;
     let mut time_ms = None;
     let mut id: Option<Cow<'a, str>> = None;
@@ -38,7 +39,10 @@ pub(super) fn read<'a>(sink: &mut Sink<'_>, reader: &mut Reader<'a>) -> Read<()>
         };
         match field {
             "counter" => set(&mut counter, "counter", text(reader, "counter", item::check_counter)?)?,
-            "tags" => set(&mut tags, "tags", read_tags(reader)?)?,
+            "tags" => {
+                set(&mut tagged, "tags", ())?;
+                read_tags(reader, &mut tags)?;
+            }
             "amount" => set(&mut amount, "amount", integer(reader, "amount")?)?,
             "time" => set(&mut time_ms, "time", time(reader, sink.times)?)?,
             "id" => set(&mut id, "id", text(reader, "id", item::check_id)?)?,
@@ -50,7 +54,7 @@ pub(super) fn read<'a>(sink: &mut Sink<'_>, reader: &mut Reader<'a>) -> Read<()>
     let parser = sink.parser;
     let arena = &mut sink.batch.arena;
     let start = arena.len();
-    item::write_series_key(arena, parser.namespace, &counter, &tags.unwrap_or_default());
+    item::write_series_key(arena, parser.namespace, &counter, &tags);
     let key_end = arena.len();
     match (&id, parser.idempotency_key) {
         (Some(id), _) => arena.extend_from_slice(id.as_bytes()),
@@ -70,13 +74,12 @@ pub(super) fn read<'a>(sink: &mut Sink<'_>, reader: &mut Reader<'a>) -> Read<()>
 
 /// Reads tags, sorted by key.
 #[inline]
-fn read_tags<'a>(reader: &mut Reader<'a>) -> Read<Tags<'a>> {
+fn read_tags<'a>(reader: &mut Reader<'a>, tags: &mut Tags<'a>) -> Read<()> {
     let met = reader.peek()?;
     if met != Type::Object {
         return Err(Fault::new("tags", wrong_type("tags", "an object of strings", met)).into());
     }
     reader.enter();
-    let mut tags = Tags::new();
     let mut first = true;
     while let Some(key) = reader.next_field(&mut first)? {
         let key = key.decode().unwrap_or(Cow::Borrowed(key.raw));
@@ -104,7 +107,7 @@ fn read_tags<'a>(reader: &mut Reader<'a>) -> Read<Tags<'a>> {
             tags.insert(place, (key, value));
         }
     }
-    Ok(tags)
+    Ok(())
 }
 
 fn field_of(key: &str) -> String {

@@ -216,6 +216,28 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Reads an integer of at most 18 digits, which is what most numbers are. `None`, and nothing read, for anything else.
+    #[inline]
+    pub(super) fn short_integer(&mut self) -> Option<i64> {
+        let negative = self.bytes.get(self.at) == Some(&b'-');
+        let start = self.at + usize::from(negative);
+        let (mut at, mut value) = (start, 0_i64);
+        let after = loop {
+            match self.bytes.get(at) {
+                Some(digit @ b'0'..=b'9') => value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')),
+                after => break after,
+            }
+            at += 1;
+        };
+        let digits = at - start;
+        let leading_zero = digits > 1 && self.bytes[start] == b'0';
+        if !(1..=18).contains(&digits) || leading_zero || matches!(after, Some(b'.' | b'e' | b'E')) {
+            return None;
+        }
+        self.at = at;
+        Some(if negative { -value } else { value })
+    }
+
     /// Reads any value: its text as it stands.
     #[inline]
     pub(super) fn raw(&mut self) -> Read<&'a str> {

@@ -97,6 +97,14 @@ pub(super) fn integer(reader: &mut Reader<'_>, name: &str) -> Read<i64> {
     if met != Type::Number {
         return Err(Fault::new(name, wrong_type(name, "an integer", met)).into());
     }
+    match reader.short_integer() {
+        Some(value) => Ok(value),
+        None => unusual_integer(reader, name),
+    }
+}
+
+#[cold]
+fn unusual_integer(reader: &mut Reader<'_>, name: &str) -> Read<i64> {
     let raw = reader.raw()?;
     // JSON's grammar has been checked: what does not parse has a fraction, an exponent, or is too large.
     raw.parse().map_err(|_| {
@@ -164,6 +172,8 @@ mod tests {
         assert_eq!(integer("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(integer("9223372036854775807"), Ok(i64::MAX));
         assert_eq!(integer("-0"), Ok(0));
+        assert_eq!(integer("999999999999999999"), Ok(999_999_999_999_999_999));
+        assert_eq!(integer("-1000000000000000000"), Ok(-1_000_000_000_000_000_000));
         let cases = [
             ("9223372036854775808", "out_of_range"),
             ("-9223372036854775809", "out_of_range"),

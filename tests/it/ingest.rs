@@ -55,13 +55,18 @@ impl Rig {
     }
 
     fn on(options: Options, log: Arc<MemoryLog>, hot: Told) -> Self {
+        Self::patient(options, log, hot, Duration::from_millis(50))
+    }
+
+    /// One whose acknowledgements wait so long for the hot view.
+    fn patient(options: Options, log: Arc<MemoryLog>, hot: Told, hot_timeout: Duration) -> Self {
         let (hot, lanes) = (Arc::new(hot), Arc::new(Lanes::default()));
         let deps = Deps {
             log: log.clone(),
             hot: hot.clone(),
             progress: Arc::new(Progress::new(lanes.clone(), "test.packs")),
             shards: 256,
-            hot_timeout: Duration::from_millis(50),
+            hot_timeout,
         };
         let (service, handle) = ingest::Service::new(options, deps).expect("the options work");
         let shutdown = CancellationToken::new();
