@@ -40,6 +40,7 @@ mod limits;
 mod meters;
 mod packer;
 mod params;
+mod parser;
 mod routes;
 mod shared;
 mod text;
@@ -47,8 +48,8 @@ mod time;
 
 pub use batch::{Batch, Kind};
 pub use builder::{Builder, Closed, Head};
-pub use json::{Framing, Parser, Unreadable};
 pub use limits::Limits;
+pub use parser::{Framing, Parser, Unreadable};
 pub use routes::{method_not_allowed, not_found, routes};
 pub use time::parse_rfc3339_ms;
 

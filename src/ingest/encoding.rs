@@ -68,7 +68,9 @@ impl Encoding {
                 }
                 let mut decoder = brotli_decompressor::Decompressor::new(body, CHUNK);
                 out.pull(&mut decoder)?;
-                if !decoder.get_ref().is_empty() {
+                // Read once more past its end, the decoder says whether something was left in its buffer.
+                let left = decoder.read(&mut [0]).is_err();
+                if left || !decoder.get_ref().is_empty() {
                     return Err(undecodable("something follows its end"));
                 }
             }

@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde::de::{IgnoredAny, MapAccess};
-use serde_json::value::RawValue;
-
 use super::{
     batch::Event,
-    json::{Sink, refuse},
-    text::{Fault, Name, Text, time, type_of, wrong_type},
+    json::{Read, Reader, Type},
+    parser::Sink,
+    text::{Checked, Fault, set, text, time, wrong_type},
 };
 use crate::item::{self, Invalid};
 
@@ -18,69 +16,37 @@ const MAX_PROPERTIES_BYTES: usize = 32 << 10;
 /// Deepest properties: `{}` is one deep.
 const MAX_PROPERTIES_DEPTH: usize = 32;
 
-/// Reads an event into the batch. The outer error breaks the document, the inner one refuses the item: the first that is
-/// met counts.
-pub(super) fn read<'de, A: MapAccess<'de>>(sink: &mut Sink<'_>, mut map: A) -> Result<Result<(), Fault>, A::Error> {
-    let mut name: Option<Cow<'de, str>> = None;
-    let mut subject: Option<Cow<'de, str>> = None;
+/// Reads an event, whose object has been entered, into the batch. Of several faults the first that is met counts.
+pub(super) fn read<'a>(sink: &mut Sink<'_>, reader: &mut Reader<'a>) -> Read<()> {
+    let mut name: Option<Cow<'a, str>> = None;
+    let mut subject: Option<Cow<'a, str>> = None;
     let mut time_ms = None;
-    let mut id: Option<Cow<'de, str>> = None;
-    let mut properties: Option<&'de str> = None;
+    let mut id: Option<Cow<'a, str>> = None;
+    let mut properties: Option<&'a str> = None;
 
-    while let Some(Name(field)) = map.next_key()? {
-        let refused = match &*field {
-            text @ ("name" | "subject" | "id")
-                if match text {
-                    "name" => name.is_none(),
-                    "subject" => subject.is_none(),
-                    _ => id.is_none(),
-                } =>
-            {
-                let value = map.next_value::<Text<'de>>()?.required(text).and_then(|value| match text {
-                    "id" => item::check_id(&value).map(|()| value),
-                    what => item::check_event_text(what, &value).map(|()| value),
-                });
-                match value {
-                    Err(invalid) => Fault::new(text, invalid),
-                    Ok(value) => {
-                        match text {
-                            "name" => name = Some(value),
-                            "subject" => subject = Some(value),
-                            _ => id = Some(value),
-                        }
-                        continue;
-                    }
-                }
-            }
-            "time" if time_ms.is_none() => match time(map.next_value()?, sink.times) {
-                Ok(value) => {
-                    time_ms = Some(value);
-                    continue;
-                }
-                Err(invalid) => Fault::new("time", invalid),
-            },
-            "properties" if properties.is_none() => match object(map.next_value()?) {
-                Ok(value) => {
-                    properties = Some(value);
-                    continue;
-                }
-                Err(invalid) => Fault::new("properties", invalid),
-            },
-            known @ ("name" | "subject" | "time" | "id" | "properties") => {
-                let fault = Fault::repeated(known);
-                map.next_value::<IgnoredAny>()?;
-                fault
-            }
-            unknown => {
-                let fault = Fault::unknown(unknown, FIELDS);
-                map.next_value::<IgnoredAny>()?;
-                fault
-            }
+    let mut first = true;
+    while let Some(field) = reader.next_field(&mut first)? {
+        let decoded;
+        let field = if field.escaped {
+            decoded = field.decode().unwrap_or_default();
+            &*decoded
+        } else {
+            field.raw
         };
-        return refuse(map, refused);
+        match field {
+            "name" => set(&mut name, "name", text(reader, "name", |text| item::check_event_text("name", text))?)?,
+            "subject" => {
+                let value = text(reader, "subject", |text| item::check_event_text("subject", text))?;
+                set(&mut subject, "subject", value)?;
+            }
+            "time" => set(&mut time_ms, "time", time(reader, sink.times)?)?,
+            "id" => set(&mut id, "id", text(reader, "id", item::check_id)?)?,
+            "properties" => set(&mut properties, "properties", object(reader)?)?,
+            unknown => return Err(Fault::unknown(unknown, FIELDS).into()),
+        }
     }
 
-    let Some(name) = name else { return Ok(Err(Fault::missing("name"))) };
+    let Some(name) = name else { return Err(Fault::missing("name").into()) };
     let parser = sink.parser;
     let id = id.unwrap_or_else(|| match parser.idempotency_key {
         Some(key) => format!("{key}#{}", sink.index).into(),
@@ -95,15 +61,21 @@ pub(super) fn read<'de, A: MapAccess<'de>>(sink: &mut Sink<'_>, mut map: A) -> R
         properties: properties.unwrap_or_default(),
     };
     sink.batch.push_event(&event, parser.partitions);
-    Ok(Ok(()))
+    Ok(())
 }
 
-/// Properties, byte for byte: an object that is neither too long nor too deep.
-fn object(raw: &RawValue) -> Result<&str, Invalid> {
-    let text = raw.get();
-    if !text.starts_with('{') {
-        return Err(wrong_type("properties", "an object", type_of(text)));
+/// Reads properties, byte for byte: an object that is neither too long nor too deep.
+fn object<'a>(reader: &mut Reader<'a>) -> Read<&'a str> {
+    let met = reader.peek()?;
+    if met != Type::Object {
+        return Err(Fault::new("properties", wrong_type("properties", "an object", met)).into());
     }
+    let text = reader.raw()?;
+    check_properties(text).map_err(|invalid| Fault::new("properties", invalid))?;
+    Ok(text)
+}
+
+fn check_properties(text: &str) -> Checked<()> {
     if text.len() > MAX_PROPERTIES_BYTES {
         let message = format!("properties have {} bytes; at most {MAX_PROPERTIES_BYTES} are allowed", text.len());
         return Err(Invalid::new("too_long", message));
@@ -112,7 +84,7 @@ fn object(raw: &RawValue) -> Result<&str, Invalid> {
         let message = format!("properties are more than {MAX_PROPERTIES_DEPTH} deep");
         return Err(Invalid::new("too_deep", message));
     }
-    Ok(text)
+    Ok(())
 }
 
 /// How deep a JSON text is nested. Its grammar has been checked.

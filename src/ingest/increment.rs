@@ -1,85 +1,52 @@
 //! One increment: `{"counter", "tags", "amount", "time", "id"}`.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cmp::Ordering};
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
 use super::{
     batch::Increment,
-    json::{Sink, refuse, write_derived_id},
-    text::{Fault, Name, Text, echo, integer, skip_map, skip_seq, time, visit_other_scalars, wrong_type},
+    json::{Read, Reader, Trouble, Type},
+    parser::{Sink, write_derived_id},
+    text::{Fault, echo, integer, set, text, time, wrong_type},
 };
 use crate::item::{self, Invalid, MAX_TAGS};
 
 const FIELDS: &str = "`counter`, `tags`, `amount`, `time` and `id`";
 
 /// A tag's key and value.
-type Tag<'de> = (Cow<'de, str>, Cow<'de, str>);
+type Tag<'a> = (Cow<'a, str>, Cow<'a, str>);
 /// Most increments have few tags: these stand on the stack.
-type Tags<'de> = SmallVec<[Tag<'de>; 8]>;
+type Tags<'a> = SmallVec<[Tag<'a>; 8]>;
 
-/// Reads an increment into the batch. The outer error breaks the document, the inner one refuses the item: the first
-/// that is met counts.
-pub(super) fn read<'de, A: MapAccess<'de>>(sink: &mut Sink<'_>, mut map: A) -> Result<Result<(), Fault>, A::Error> {
-    let mut counter: Option<Cow<'de, str>> = None;
-    let mut tags: Option<Tags<'de>> = None;
+/// Reads an increment, whose object has been entered, into the batch. Of several faults the first that is met counts.
+pub(super) fn read<'a>(sink: &mut Sink<'_>, reader: &mut Reader<'a>) -> Read<()> {
+    let mut counter: Option<Cow<'a, str>> = None;
+    let mut tags: Option<Tags<'a>> = None;
     let mut amount = None;
     let mut time_ms = None;
-    let mut id: Option<Cow<'de, str>> = None;
+    let mut id: Option<Cow<'a, str>> = None;
 
-    while let Some(Name(field)) = map.next_key()? {
-        let refused = match &*field {
-            "counter" if counter.is_none() => match checked("counter", map.next_value()?, item::check_counter) {
-                Ok(value) => {
-                    counter = Some(value);
-                    continue;
-                }
-                Err(invalid) => Fault::new("counter", invalid),
-            },
-            "tags" if tags.is_none() => match map.next_value_seed(TagsSeed)? {
-                Ok(value) => {
-                    tags = Some(value);
-                    continue;
-                }
-                Err(fault) => fault,
-            },
-            "amount" if amount.is_none() => match integer("amount", map.next_value()?) {
-                Ok(value) => {
-                    amount = Some(value);
-                    continue;
-                }
-                Err(invalid) => Fault::new("amount", invalid),
-            },
-            "time" if time_ms.is_none() => match time(map.next_value()?, sink.times) {
-                Ok(value) => {
-                    time_ms = Some(value);
-                    continue;
-                }
-                Err(invalid) => Fault::new("time", invalid),
-            },
-            "id" if id.is_none() => match checked("id", map.next_value()?, item::check_id) {
-                Ok(value) => {
-                    id = Some(value);
-                    continue;
-                }
-                Err(invalid) => Fault::new("id", invalid),
-            },
-            known @ ("counter" | "tags" | "amount" | "time" | "id") => {
-                let fault = Fault::repeated(known);
-                map.next_value::<serde::de::IgnoredAny>()?;
-                fault
-            }
-            unknown => {
-                let fault = Fault::unknown(unknown, FIELDS);
-                map.next_value::<serde::de::IgnoredAny>()?;
-                fault
-            }
+    let mut first = true;
+    while let Some(field) = reader.next_field(&mut first)? {
+        let decoded;
+        let field = if field.escaped {
+            decoded = field.decode().unwrap_or_default();
+            &*decoded
+        } else {
+            field.raw
         };
-        return refuse(map, refused);
+        match field {
+            "counter" => set(&mut counter, "counter", text(reader, "counter", item::check_counter)?)?,
+            "tags" => set(&mut tags, "tags", read_tags(reader)?)?,
+            "amount" => set(&mut amount, "amount", integer(reader, "amount")?)?,
+            "time" => set(&mut time_ms, "time", time(reader, sink.times)?)?,
+            "id" => set(&mut id, "id", text(reader, "id", item::check_id)?)?,
+            unknown => return Err(Fault::unknown(unknown, FIELDS).into()),
+        }
     }
 
-    let Some(counter) = counter else { return Ok(Err(Fault::missing("counter"))) };
+    let Some(counter) = counter else { return Err(Fault::missing("counter").into()) };
     let parser = sink.parser;
     let arena = &mut sink.batch.arena;
     let start = arena.len();
@@ -98,74 +65,57 @@ pub(super) fn read<'de, A: MapAccess<'de>>(sink: &mut Sink<'_>, mut map: A) -> R
         time_ms: time_ms.unwrap_or(parser.now_ms),
     };
     sink.batch.push_increment(&increment, parser.shards, parser.partitions);
-    Ok(Ok(()))
-}
-
-fn checked<'de>(
-    what: &str,
-    text: Text<'de>,
-    check: impl Fn(&str) -> Result<(), Invalid>,
-) -> Result<Cow<'de, str>, Invalid> {
-    let text = text.required(what)?;
-    check(&text).map(|()| text)
+    Ok(())
 }
 
 /// Reads tags, sorted by key.
-struct TagsSeed;
-
-impl<'de> DeserializeSeed<'de> for TagsSeed {
-    type Value = Result<Tags<'de>, Fault>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+#[inline]
+fn read_tags<'a>(reader: &mut Reader<'a>) -> Read<Tags<'a>> {
+    let met = reader.peek()?;
+    if met != Type::Object {
+        return Err(Fault::new("tags", wrong_type("tags", "an object of strings", met)).into());
     }
-}
-
-fn not_tags<'de, E>(met: &str) -> Result<Result<Tags<'de>, Fault>, E> {
-    Ok(Err(Fault::new("tags", wrong_type("tags", "an object of strings", met))))
-}
-
-impl<'de> Visitor<'de> for TagsSeed {
-    type Value = Result<Tags<'de>, Fault>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    visit_other_scalars!(|_, met| not_tags(met));
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        not_tags("a string")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        skip_seq(seq)?;
-        not_tags("an array")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut tags = Tags::new();
-        while let Some(Name(key)) = map.next_key()? {
-            let value = map.next_value::<Text<'de>>()?;
-            let tag = item::check_tag_key(&key)
-                .and_then(|()| checked("a tag's value", value, item::check_tag_value))
-                .map_err(|invalid| Fault::new(&format!("tags.{}", echo(&key)), invalid));
-            let fault = match tag {
-                Err(fault) => fault,
-                Ok(_) if tags.len() == MAX_TAGS => {
-                    Fault::new("tags", Invalid::new("too_many", format!("a series has at most {MAX_TAGS} tags")))
-                }
-                Ok(value) => match tags.binary_search_by(|(other, _)| other.as_ref().cmp(&key)) {
-                    Ok(_) => Fault::repeated(&format!("tags.{key}")),
-                    Err(place) => {
-                        tags.insert(place, (key, value));
-                        continue;
-                    }
-                },
-            };
-            skip_map(map)?;
-            return Ok(Err(fault));
+    reader.enter();
+    let mut tags = Tags::new();
+    let mut first = true;
+    while let Some(key) = reader.next_field(&mut first)? {
+        let key = key.decode().unwrap_or(Cow::Borrowed(key.raw));
+        let value = match text(reader, "a tag's value", item::check_tag_value) {
+            Ok(value) => value,
+            Err(trouble) => return Err(of_tag(&key, trouble)),
+        };
+        item::check_tag_key(&key).map_err(|invalid| Fault::new(&field_of(&key), invalid))?;
+        if tags.len() == MAX_TAGS {
+            let invalid = Invalid::new("too_many", format!("a series has at most {MAX_TAGS} tags"));
+            return Err(Fault::new("tags", invalid).into());
         }
-        Ok(Ok(tags))
+        // Few, and often sorted already: from the end.
+        let mut place = tags.len();
+        while place > 0 {
+            match tags[place - 1].0.cmp(&key) {
+                Ordering::Less => break,
+                Ordering::Equal => return Err(Fault::repeated(&field_of(&key)).into()),
+                Ordering::Greater => place -= 1,
+            }
+        }
+        if place == tags.len() {
+            tags.push((key, value));
+        } else {
+            tags.insert(place, (key, value));
+        }
     }
+    Ok(tags)
+}
+
+fn field_of(key: &str) -> String {
+    format!("tags.{}", echo(key))
+}
+
+/// The same trouble, told of this tag.
+#[cold]
+fn of_tag(key: &str, mut trouble: Box<Trouble>) -> Box<Trouble> {
+    if let Trouble::Fault(fault) = &mut *trouble {
+        fault.field = field_of(key);
+    }
+    trouble
 }

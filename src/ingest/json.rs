@@ -1,232 +1,461 @@
-//! A body's JSON, read in one pass: one object, an array of objects, or one object a line.
+//! A pull reader for JSON text: strictly RFC 8259, borrowed, in one pass, without building anything.
 //!
-//! What is wrong with one item is noted and the pass goes on, so that every bad item is reported and, with
-//! `partial=true`, the good ones are kept. What breaks the document itself ends it. Nothing is built in between: fields
-//! are borrowed from the body and written into the batch's arena when their item has passed every check.
+//! By hand, because an item is a dozen short strings, and through the general deserializer each cost as much as the rest of
+//! the pipeline. A property test holds it to what `serde_json` accepts. Escapes are checked here and decoded there, for
+//! they are rare.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
-use serde_json::Deserializer;
+use smallvec::SmallVec;
 
-use super::{
-    batch::{Batch, Kind},
-    event, increment,
-    limits::Limits,
-    text::{Fault, skip_map, skip_seq, visit_other_scalars, wrong_type},
-};
-use crate::{item::Invalid, problem::ItemError};
+use super::text::Fault;
 
-/// How items stand in a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// One object, or an array of objects.
-    Json,
-    /// One object a line; blank lines do not count.
-    Lines,
-}
-
-/// Why a body as a whole cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unreadable {
-    /// It is not one JSON document of the right shape.
-    Malformed(String),
-    /// It has more items than `ingest.max_items`.
+/// What ends the reading of an item or of the whole text. Boxed, so that what is read travels in registers.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The text stops being JSON here.
+    Broken { at: usize, why: &'static str },
+    /// It is JSON, and not what an item may be.
+    Fault(Fault),
+    /// There are more items than a request may have.
     TooMany,
 }
 
-/// What the items of a request have in common.
+impl From<Fault> for Box<Trouble> {
+    #[cold]
+    fn from(fault: Fault) -> Self {
+        Self::new(Trouble::Fault(fault))
+    }
+}
+
+/// What reading gives.
+pub(super) type Read<T> = Result<T, Box<Trouble>>;
+
+/// What a value is, by its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Text,
+    Number,
+    Object,
+    Array,
+    Boolean,
+    Null,
+}
+
+impl Type {
+    /// In a sentence.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Number => "a number",
+            Self::Object => "an object",
+            Self::Array => "an array",
+            Self::Boolean => "a boolean",
+            Self::Null => "null",
+        }
+    }
+}
+
+/// A string as it stands in the text.
 #[derive(Clone, Copy, Debug)]
-pub struct Parser<'a> {
-    /// The bounds.
-    pub limits: &'a Limits,
-    /// The tenant.
-    pub namespace: &'a str,
-    /// When the request came, in milliseconds since 1970: the time of items that give none.
-    pub now_ms: i64,
-    /// Items without an id get this and `#index`.
-    pub idempotency_key: Option<&'a str>,
-    /// Whether valid items count although others do not: then every error is kept, not only the first 100.
-    pub partial: bool,
-    /// The counts that route items.
-    pub shards: u32,
-    /// The counts that route items.
-    pub partitions: u32,
+pub(super) struct Quoted<'a> {
+    /// What stands between the quotes.
+    pub raw: &'a str,
+    /// Whether there are escapes in it.
+    pub escaped: bool,
 }
 
-impl Parser<'_> {
-    /// Reads a body into `batch`, which is emptied first. Items that do not pass are in [`Batch::errors`].
-    ///
-    /// # Errors
-    /// When the body as a whole cannot be read; the batch then holds nothing of use.
-    pub fn parse(&self, kind: Kind, framing: Framing, body: &str, batch: &mut Batch) -> Result<(), Unreadable> {
-        batch.begin(kind, self.partial);
-        let times = self.limits.times(self.now_ms);
-        let mut sink = Sink { parser: self, batch, times, index: 0, too_many: false };
-        match framing {
-            Framing::Json => {
-                let mut document = Deserializer::from_str(body);
-                document.deserialize_any(Document(&mut sink)).and_then(|()| document.end()).map_err(|error| {
-                    if sink.too_many { Unreadable::TooMany } else { Unreadable::Malformed(error.to_string()) }
-                })?;
+impl<'a> Quoted<'a> {
+    /// The string that is meant; `None` when an escape is half of a surrogate pair, which is no character.
+    pub(super) fn decode(self) -> Option<Cow<'a, str>> {
+        if self.escaped { decode_escapes(self.raw).map(Cow::Owned) } else { Some(Cow::Borrowed(self.raw)) }
+    }
+}
+
+#[cold]
+fn decode_escapes(raw: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{raw}\"")).ok()
+}
+
+/// Reads a text from its beginning to its end.
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, bytes: text.as_bytes(), at: 0 }
+    }
+
+    #[cold]
+    fn broken<T>(&self, why: &'static str) -> Read<T> {
+        Err(Box::new(Trouble::Broken { at: self.at.min(self.bytes.len()), why }))
+    }
+
+    /// The next byte that is not white space; it is not taken.
+    #[inline(always)]
+    fn peek_byte(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(byte);
             }
-            Framing::Lines => {
-                for line in body.split('\n') {
-                    let line = line.trim_matches([' ', '\t', '\r']);
-                    if !line.is_empty() && !sink.line(line) {
-                        return Err(Unreadable::TooMany);
-                    }
+            self.at += 1;
+        }
+    }
+
+    /// What the next value is.
+    #[inline(always)]
+    pub(super) fn peek(&mut self) -> Read<Type> {
+        match self.peek_byte() {
+            Some(b'"') => Ok(Type::Text),
+            Some(b'-' | b'0'..=b'9') => Ok(Type::Number),
+            Some(b'{') => Ok(Type::Object),
+            Some(b'[') => Ok(Type::Array),
+            Some(b't' | b'f') => Ok(Type::Boolean),
+            Some(b'n') => Ok(Type::Null),
+            Some(_) => self.broken("expected a value"),
+            None => self.broken("expected a value, but the text ends"),
+        }
+    }
+
+    /// Takes the bracket that [`Reader::peek`] saw.
+    #[inline]
+    pub(super) fn enter(&mut self) {
+        self.at += 1;
+    }
+
+    /// Goes to the next field of an object: its name, or `None` past the object's end. `first` is true when it was entered.
+    #[inline(always)]
+    pub(super) fn next_field(&mut self, first: &mut bool) -> Read<Option<Quoted<'a>>> {
+        match self.peek_byte() {
+            Some(b'}') => {
+                self.at += 1;
+                return Ok(None);
+            }
+            Some(b',') if !*first => self.at += 1,
+            _ if *first => *first = false,
+            _ => return self.broken("expected `,` or `}`"),
+        }
+        if self.peek_byte() != Some(b'"') {
+            return self.broken("expected a field's name in quotes");
+        }
+        let name = self.text()?;
+        if self.peek_byte() != Some(b':') {
+            return self.broken("expected `:`");
+        }
+        self.at += 1;
+        Ok(Some(name))
+    }
+
+    /// Goes to the next element of an array, which must then be read; `false` past the array's end.
+    #[inline]
+    pub(super) fn next_element(&mut self, first: &mut bool) -> Read<bool> {
+        match self.peek_byte() {
+            Some(b']') => {
+                self.at += 1;
+                return Ok(false);
+            }
+            Some(b',') if !*first => self.at += 1,
+            _ if *first => *first = false,
+            _ => return self.broken("expected `,` or `]`"),
+        }
+        Ok(true)
+    }
+
+    /// Reads a string, after [`Reader::peek`] has seen one.
+    #[inline(always)]
+    pub(super) fn text(&mut self) -> Read<Quoted<'a>> {
+        let start = self.at + 1;
+        let end = plain_until(self.bytes, start);
+        if self.bytes.get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(Quoted { raw: &self.text[start..end], escaped: false });
+        }
+        self.at = end;
+        self.text_with_escapes(start)
+    }
+
+    /// The same, from the first byte on that is not plain.
+    #[cold]
+    fn text_with_escapes(&mut self, start: usize) -> Read<Quoted<'a>> {
+        let mut escaped = false;
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    let raw = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok(Quoted { raw, escaped });
                 }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                    self.at = plain_until(self.bytes, self.at);
+                }
+                Some(_) => return self.broken("a control character must be escaped in a string"),
+                None => return self.broken("a string is not closed"),
             }
         }
-        batch.link(self.partitions as usize);
-        Ok(())
     }
-}
 
-/// Where items go as they are read.
-pub(super) struct Sink<'a> {
-    pub parser: &'a Parser<'a>,
-    pub batch: &'a mut Batch,
-    /// The earliest and the latest time that an item may have.
-    pub times: (i64, i64),
-    /// The position of the item that is being read.
-    pub index: usize,
-    too_many: bool,
-}
-
-impl Sink<'_> {
-    /// Reads one line; `false` when it is one too many.
-    fn line(&mut self, line: &str) -> bool {
-        let index = self.index;
-        let before = (self.batch.arena.len(), self.batch.items.len(), self.batch.rejected());
-        let mut document = Deserializer::from_str(line);
-        let read = Item(self).deserialize(&mut document).and_then(|()| document.end());
-        if self.too_many {
-            return false;
-        }
-        if let Err(error) = read {
-            self.batch.arena.truncate(before.0);
-            self.batch.items.truncate(before.1);
-            if self.batch.rejected() == before.2 {
-                let text = error.to_string();
-                let what = text.split(" at line ").next().unwrap_or_default();
-                let message = format!("the line is not one JSON object: {what}, at column {}", error.column());
-                self.batch.reject(ItemError { index, field: String::new(), code: "malformed_json", message });
+    fn escape(&mut self) -> Read<()> {
+        let length = match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+            Some(b'u') => {
+                let digits = self.bytes.get(self.at + 2..self.at + 6);
+                if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    return self.broken("`\\u` wants four hexadecimal digits");
+                }
+                6
             }
-        }
-        self.index = index + 1;
-        true
-    }
-
-    fn reject(&mut self, fault: Fault) {
-        let Fault { field, invalid: Invalid { code, message } } = fault;
-        self.batch.reject(ItemError { index: self.index, field, code, message });
-    }
-
-    fn admit<E: serde::de::Error>(&mut self) -> Result<(), E> {
-        if self.index < self.parser.limits.max_items {
-            return Ok(());
-        }
-        self.too_many = true;
-        Err(E::custom("too many items"))
-    }
-}
-
-/// A whole body.
-struct Document<'s, 'a>(&'s mut Sink<'a>);
-
-impl<'s> Document<'s, '_> {
-    fn other<E: serde::de::Error>(self, met: &str) -> Result<(), E> {
-        Err(E::custom(format_args!("a body is an object or an array of objects, not {met}")))
-    }
-}
-
-impl<'de> Visitor<'de> for Document<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or an array of objects")
-    }
-
-    visit_other_scalars!(Self::other);
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        self.other("a string")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        Item(self.0).visit_map(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Item(&mut *self.0))?.is_some() {}
-        Ok(())
-    }
-}
-
-/// One item.
-struct Item<'s, 'a>(&'s mut Sink<'a>);
-
-impl Item<'_, '_> {
-    fn other<E: serde::de::Error>(self, met: &str) -> Result<(), E> {
-        self.0.admit()?;
-        self.0.reject(Fault::new("", wrong_type("an item", "an object", met)));
-        self.0.index += 1;
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Item<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Item<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    visit_other_scalars!(Self::other);
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        self.other("a string")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        self.other::<A::Error>("an array")?;
-        skip_seq(seq)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        let sink = self.0;
-        sink.admit::<A::Error>()?;
-        let start = sink.batch.arena.len();
-        let read = match sink.batch.kind {
-            Kind::Increment => increment::read(sink, map)?,
-            Kind::Event => event::read(sink, map)?,
+            _ => return self.broken("there is no such escape"),
         };
-        if let Err(fault) = read {
-            sink.batch.arena.truncate(start);
-            sink.reject(fault);
-        }
-        sink.index += 1;
+        self.at += length;
         Ok(())
+    }
+
+    /// Reads any value: its text as it stands.
+    #[inline]
+    pub(super) fn raw(&mut self) -> Read<&'a str> {
+        let kind = self.peek()?;
+        let start = self.at;
+        match kind {
+            Type::Object | Type::Array => self.nested(kind)?,
+            scalar => self.scalar(scalar)?,
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    #[inline]
+    fn scalar(&mut self, kind: Type) -> Read<()> {
+        match kind {
+            Type::Text => self.text().map(drop),
+            Type::Number => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    fn word(&mut self) -> Read<()> {
+        for word in ["true", "false", "null"] {
+            if self.bytes[self.at..].starts_with(word.as_bytes()) {
+                self.at += word.len();
+                return Ok(());
+            }
+        }
+        self.broken("expected a value")
+    }
+
+    #[inline]
+    fn number(&mut self) -> Read<()> {
+        self.at += usize::from(self.bytes.get(self.at) == Some(&b'-'));
+        if self.bytes.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.bytes.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.bytes.get(self.at) {
+            self.at += 1;
+            self.at += usize::from(matches!(self.bytes.get(self.at), Some(b'+' | b'-')));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn digits(&mut self) -> Read<()> {
+        let start = self.at;
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+        }
+        if self.at == start { self.broken("expected a digit") } else { Ok(()) }
+    }
+
+    /// Without recursion: no nesting overflows the stack.
+    fn nested(&mut self, kind: Type) -> Read<()> {
+        let mut open: SmallVec<[Type; 32]> = SmallVec::new();
+        open.push(kind);
+        self.enter();
+        let mut first = true;
+        while let Some(innermost) = open.last() {
+            let more = match innermost {
+                Type::Object => self.next_field(&mut first)?.is_some(),
+                _ => self.next_element(&mut first)?,
+            };
+            if !more {
+                open.pop();
+                first = false;
+                continue;
+            }
+            match self.peek()? {
+                inner @ (Type::Object | Type::Array) => {
+                    open.push(inner);
+                    self.enter();
+                    first = true;
+                }
+                scalar => self.scalar(scalar)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the reader stands.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Goes back to where it stood, and reads the value there for its form only.
+    pub(super) fn skip_from(&mut self, position: usize) -> Read<()> {
+        self.at = position;
+        self.raw().map(drop)
+    }
+
+    /// Nothing but white space is left.
+    pub(super) fn end(&mut self) -> Read<()> {
+        if self.peek_byte().is_none() { Ok(()) } else { self.broken("something follows the document") }
     }
 }
 
-/// Reads the rest of an object whose item is refused already, and keeps the refusal.
-pub(super) fn refuse<'de, A: MapAccess<'de>>(map: A, fault: Fault) -> Result<Result<(), Fault>, A::Error> {
-    skip_map(map).map(|()| Err(fault))
+/// Where the first quote, backslash or control character is, from `at` on; or the end. Eight bytes at a time.
+#[inline(always)]
+fn plain_until(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES << 7;
+    // Sets the high bit of every byte that is zero, and perhaps of bytes above the lowest such: only the lowest is used.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        let found = zeros(word ^ (ONES * b'"' as u64)) | zeros(word ^ (ONES * b'\\' as u64)) | control;
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
+        at += 1;
+    }
+    at
 }
 
-/// Appends the id that an item without one gets from the request's `Idempotency-Key`.
-pub(super) fn write_derived_id(out: &mut Vec<u8>, key: &str, index: usize) {
-    use std::io::Write as _;
-    write!(out, "{key}#{index}").expect("a Vec takes what is written");
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    fn is_json(text: &str) -> bool {
+        let mut reader = Reader::new(text);
+        reader.raw().and_then(|_| reader.end()).is_ok()
+    }
+
+    #[test]
+    fn the_grammar_is_kept_to_the_letter() {
+        for good in [
+            "0",
+            "-0",
+            "-1.5e+10",
+            "1E2",
+            "1e999",
+            "true",
+            " null ",
+            "\"\"",
+            r#""\u00e9\ud800 \"\\\/\b""#,
+            "[]",
+            "[ ]",
+            "{ }",
+            "[1,[2,{\"a\":[]}],{}]",
+            "{\"a\":1,\"a\":{\"b\":null}}",
+            "\t[\n1\r]",
+        ] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "-",
+            "1e",
+            "1e+",
+            "tru",
+            "truee",
+            "nulll",
+            "\"",
+            "\"\\x\"",
+            r#""\u12g4""#,
+            r#""\u12"#,
+            "\"\n\"",
+            "[",
+            "]",
+            "[1",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{",
+            "}",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{\"a\":1 \"b\":2}",
+            "[}",
+            "{]",
+            "1 2",
+            "\u{feff}1",
+            "\"\\",
+            "//",
+            "[1]]",
+        ] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nesting_of_any_depth_is_read_without_recursion() {
+        let deep = 1_000_000;
+        assert!(is_json(&("[".repeat(deep) + &"]".repeat(deep))));
+        assert!(!is_json(&"{\"a\":".repeat(deep)));
+    }
+
+    #[test]
+    fn escapes_are_decoded_and_half_a_surrogate_pair_is_no_character() {
+        let decoded = |raw, escaped| Quoted { raw, escaped }.decode();
+        assert_eq!(decoded("plain", false).as_deref(), Some("plain"));
+        assert_eq!(decoded(r#"a\"\u00e9\ud83d\ude00"#, true).as_deref(), Some("a\"é😀"));
+        assert_eq!(decoded(r"\ud83d", true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_serde_json_takes_is_taken_and_nothing_else(text in "[\\[\\]{}:,\"\\\\a01.eEtrufalsn u\\-\u{1}é\u{80}]{0,12}") {
+            prop_assert_eq!(is_json(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok());
+        }
+
+        #[test]
+        fn a_document_with_one_byte_changed_is_judged_as_serde_json_does(at in 0usize..64, byte in 0x1u8..0x7f) {
+            let mut text = *br#"[{"counter":"a\u0041","tags":{"k":"v"},"amount":-10.5e1,"b":[]}  "#;
+            text[at] = byte;
+            let text = std::str::from_utf8(&text).unwrap();
+            prop_assert_eq!(is_json(text), serde_json::from_str::<IgnoredAny>(text).is_ok());
+            let whole = text.to_owned() + "]";
+            prop_assert_eq!(is_json(&whole), serde_json::from_str::<IgnoredAny>(&whole).is_ok());
+        }
+
+        #[test]
+        fn the_first_byte_that_ends_plain_text_is_found(text in proptest::collection::vec(prop_oneof![8 => 0x20u8..=0xff, 1 => any::<u8>()], 0..40)) {
+            let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let expected = text.iter().position(ends).unwrap_or(text.len());
+            prop_assert_eq!(plain_until(&text, 0), expected);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
-use super::{encoding::Encoding, json::Framing, limits::Limits, text::echo};
+use super::{encoding::Encoding, limits::Limits, parser::Framing, text::echo};
 use crate::{item::Namespace, problem::Problem, units::Span};
 
 /// How long `ack=stored` waits when the request does not say.

@@ -14,11 +14,11 @@ use super::{
     batch::{Batch, Kind},
     budget::{Budget, Reserved},
     encoding::Encoding,
-    json::{Parser, Unreadable},
     limits::Limits,
     meters::Meters,
     packer::{Packer, Wishes},
     params::Asked,
+    parser::{Parser, Unreadable},
 };
 use crate::{
     clock,

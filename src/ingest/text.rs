@@ -1,20 +1,21 @@
-//! Values of single fields: strings that may turn out to be something else, and numbers as they are written.
+//! Values of single fields: what they must be, and what is said when they are not.
 //!
-//! A value of the wrong type is that item's error, not the document's: so a visitor here accepts every JSON type, and
+//! A value of the wrong type is that item's error, not the document's: so every reader here takes any JSON value, and
 //! says afterwards what it met.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
-use super::time::parse_rfc3339_ms;
+use super::{
+    json::{Read, Reader, Type},
+    time::parse_rfc3339_ms,
+};
 use crate::item::Invalid;
 
 /// Longest piece of a client's text that an error repeats.
 const MAX_ECHO: usize = 64;
 
 /// Why a field was refused.
+#[derive(Debug)]
 pub(super) struct Fault {
     pub field: String,
     pub invalid: Invalid,
@@ -52,155 +53,81 @@ pub(super) fn echo(text: &str) -> Cow<'_, str> {
 }
 
 /// Refuses a value for being of another JSON type.
-pub(super) fn wrong_type(what: &str, expected: &str, met: &str) -> Invalid {
-    Invalid::new("wrong_type", format!("{what} must be {expected}, not {met}"))
+pub(super) fn wrong_type(what: &str, expected: &str, met: Type) -> Invalid {
+    Invalid::new("wrong_type", format!("{what} must be {expected}, not {}", met.name()))
 }
 
-/// The visits of a JSON value that is neither text, array nor object: each is `$other(what it is)`.
-macro_rules! visit_other_scalars {
-    ($other:expr) => {
-        fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Self::Value, E> {
-            $other(self, "a boolean")
-        }
+/// A value that passed its check, or why it did not.
+pub(super) type Checked<T> = Result<T, Invalid>;
 
-        fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Self::Value, E> {
-            $other(self, "a number")
-        }
+/// Puts a value into a field that may be given once.
+#[inline]
+pub(super) fn set<T>(field: &mut Option<T>, name: &str, value: T) -> Read<()> {
+    if field.replace(value).is_some() {
+        return Err(Fault::repeated(name).into());
+    }
+    Ok(())
+}
 
-        fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Self::Value, E> {
-            $other(self, "a number")
-        }
-
-        fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Self::Value, E> {
-            $other(self, "a number")
-        }
-
-        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-            $other(self, "null")
-        }
+/// Reads the field `name`, a string that must pass `check`.
+#[inline]
+pub(super) fn text<'a>(
+    reader: &mut Reader<'a>,
+    name: &str,
+    check: impl FnOnce(&str) -> Checked<()>,
+) -> Read<Cow<'a, str>> {
+    let met = reader.peek()?;
+    if met != Type::Text {
+        return Err(Fault::new(name, wrong_type(name, "a string", met)).into());
+    }
+    let Some(value) = reader.text()?.decode() else {
+        let message = format!("{name} has half of a surrogate pair, which is no character");
+        return Err(Fault::new(name, Invalid::new("malformed", message)).into());
     };
-}
-pub(super) use visit_other_scalars;
-
-/// Reads the rest of an array, for its form only.
-pub(super) fn skip_seq<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
-    while seq.next_element::<IgnoredAny>()?.is_some() {}
-    Ok(())
-}
-
-/// Reads the rest of an object, for its form only.
-pub(super) fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
-    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-    Ok(())
-}
-
-/// A string, borrowed from the body unless it has escapes; or what stands in its place.
-pub(super) enum Text<'de> {
-    Is(Cow<'de, str>),
-    Not(&'static str),
-}
-
-impl<'de> Text<'de> {
-    /// The string; `what` names it in the refusal of anything else.
-    pub(super) fn required(self, what: &str) -> Result<Cow<'de, str>, Invalid> {
-        match self {
-            Self::Is(text) => Ok(text),
-            Self::Not(met) => Err(wrong_type(what, "a string", met)),
-        }
+    match check(&value) {
+        Ok(()) => Ok(value),
+        Err(invalid) => Err(Fault::new(name, invalid).into()),
     }
 }
 
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text::Is(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text::Is(Cow::Owned(text.to_owned())))
-            }
-
-            visit_other_scalars!(|_, met| Ok(Text::Not(met)));
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                skip_seq(seq).map(|()| Text::Not("an array"))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                skip_map(map).map(|()| Text::Not("an object"))
-            }
-        }
-
-        deserializer.deserialize_any(TextVisitor)
+/// Reads the field `name`, an integer of 64 bits, as it is written: no fraction, exponent or quotes.
+#[inline]
+pub(super) fn integer(reader: &mut Reader<'_>, name: &str) -> Read<i64> {
+    let met = reader.peek()?;
+    if met != Type::Number {
+        return Err(Fault::new(name, wrong_type(name, "an integer", met)).into());
     }
-}
-
-/// The name of a field.
-pub(super) struct Name<'de>(pub Cow<'de, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Text::deserialize(deserializer)? {
-            Text::Is(name) => Ok(Self(name)),
-            Text::Not(met) => Err(D::Error::custom(format_args!("a field's name is {met}"))),
-        }
-    }
-}
-
-/// The JSON type that a raw value has, by its first byte.
-pub(super) fn type_of(raw: &str) -> &'static str {
-    match raw.as_bytes().first() {
-        Some(b'"') => "a string",
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
-}
-
-/// An integer of 64 bits, as it is written: no fraction, exponent or quotes.
-pub(super) fn integer(what: &str, raw: &RawValue) -> Result<i64, Invalid> {
-    let raw = raw.get();
-    if type_of(raw) != "a number" {
-        return Err(wrong_type(what, "an integer", type_of(raw)));
-    }
+    let raw = reader.raw()?;
     // JSON's grammar has been checked: what does not parse has a fraction, an exponent, or is too large.
     raw.parse().map_err(|_| {
-        if raw.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
-            Invalid::new("not_an_integer", format!("{what} must be an integer, written without fraction or exponent"))
+        let invalid = if raw.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
+            Invalid::new("not_an_integer", format!("{name} must be an integer, written without fraction or exponent"))
         } else {
-            Invalid::new("out_of_range", format!("{what} must be between {} and {}", i64::MIN, i64::MAX))
-        }
+            Invalid::new("out_of_range", format!("{name} must be between {} and {}", i64::MIN, i64::MAX))
+        };
+        Fault::new(name, invalid).into()
     })
 }
 
-/// A time: RFC 3339 or integer milliseconds since 1970, within `(earliest, latest)`.
-pub(super) fn time(raw: &RawValue, (earliest, latest): (i64, i64)) -> Result<i64, Invalid> {
-    const FORM: &str = "time must be RFC 3339, such as \"2026-01-31T12:00:00Z\", or integer milliseconds since 1970";
-    let at = match type_of(raw.get()) {
-        "a string" => {
-            let quoted = raw.get();
-            let plain = &quoted[1..quoted.len() - 1];
-            let text = if plain.contains('\\') {
-                Cow::Owned(serde_json::from_str::<String>(quoted).unwrap_or_default())
-            } else {
-                Cow::Borrowed(plain)
-            };
-            parse_rfc3339_ms(&text).ok_or_else(|| Invalid::new("malformed", FORM))?
-        }
-        "a number" => integer("time", raw)?,
-        met => return Err(Invalid::new("wrong_type", format!("{FORM}, not {met}"))),
+/// Reads a time: RFC 3339 or integer milliseconds since 1970, within `(earliest, latest)`.
+#[inline]
+pub(super) fn time(reader: &mut Reader<'_>, bounds: (i64, i64)) -> Read<i64> {
+    const FORM: &str = "RFC 3339, such as \"2026-01-31T12:00:00Z\", or integer milliseconds since 1970";
+    let at = match reader.peek()? {
+        Type::Text => match reader.text()?.decode().and_then(|text| parse_rfc3339_ms(&text)) {
+            Some(at) => at,
+            None => {
+                let invalid = Invalid::new("malformed", format!("time must be {FORM}"));
+                return Err(Fault::new("time", invalid).into());
+            }
+        },
+        Type::Number => integer(reader, "time")?,
+        met => return Err(Fault::new("time", wrong_type("time", FORM, met)).into()),
     };
+    within(at, bounds).map_err(|invalid| Fault::new("time", invalid).into())
+}
+
+fn within(at: i64, (earliest, latest): (i64, i64)) -> Checked<i64> {
     if at > latest {
         return Err(Invalid::new("out_of_range", "time lies further in the future than ingest.max_future allows"));
     }
@@ -215,17 +142,28 @@ pub(super) fn time(raw: &RawValue, (earliest, latest): (i64, i64)) -> Result<i64
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::json::Trouble, *};
 
-    fn raw(text: &str) -> &RawValue {
-        serde_json::from_str(text).unwrap()
+    fn checked(read: Read<i64>) -> Checked<i64> {
+        read.map_err(|trouble| match *trouble {
+            Trouble::Fault(fault) => fault.invalid,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn integer(text: &str) -> Checked<i64> {
+        checked(super::integer(&mut Reader::new(text), "amount"))
+    }
+
+    fn time(text: &str) -> Checked<i64> {
+        checked(super::time(&mut Reader::new(text), (-5, 10)))
     }
 
     #[test]
     fn integers_are_read_as_they_are_written() {
-        assert_eq!(integer("amount", raw("-9223372036854775808")), Ok(i64::MIN));
-        assert_eq!(integer("amount", raw("9223372036854775807")), Ok(i64::MAX));
-        assert_eq!(integer("amount", raw("-0")), Ok(0));
+        assert_eq!(integer("-9223372036854775808"), Ok(i64::MIN));
+        assert_eq!(integer("9223372036854775807"), Ok(i64::MAX));
+        assert_eq!(integer("-0"), Ok(0));
         let cases = [
             ("9223372036854775808", "out_of_range"),
             ("-9223372036854775809", "out_of_range"),
@@ -239,21 +177,20 @@ mod tests {
             ("[1]", "wrong_type"),
         ];
         for (text, code) in cases {
-            assert_eq!(integer("amount", raw(text)).unwrap_err().code, code, "{text}");
+            assert_eq!(integer(text).unwrap_err().code, code, "{text}");
         }
     }
 
     #[test]
     fn times_are_text_or_milliseconds_within_their_bounds() {
-        let bounds = (-5, 10);
-        assert_eq!(time(raw("\"1970-01-01T00:00:00.010Z\""), bounds), Ok(10));
-        assert_eq!(time(raw("\"1970\\u002d01-01T00:00:00Z\""), bounds), Ok(0));
-        assert_eq!(time(raw("-5"), bounds), Ok(-5));
+        assert_eq!(time("\"1970-01-01T00:00:00.010Z\""), Ok(10));
+        assert_eq!(time("\"1970\\u002d01-01T00:00:00Z\""), Ok(0));
+        assert_eq!(time("-5"), Ok(-5));
         for (text, code) in [("11", "out_of_range"), ("-6", "out_of_range"), ("1.5", "not_an_integer")] {
-            assert_eq!(time(raw(text), bounds).unwrap_err().code, code, "{text}");
+            assert_eq!(time(text).unwrap_err().code, code, "{text}");
         }
         for (text, code) in [("\"5\"", "malformed"), ("\"\\ud800\"", "malformed"), ("null", "wrong_type")] {
-            assert_eq!(time(raw(text), bounds).unwrap_err().code, code, "{text}");
+            assert_eq!(time(text).unwrap_err().code, code, "{text}");
         }
     }
 

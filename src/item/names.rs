@@ -44,24 +44,69 @@ fn length(what: &str, value: &str, most: usize) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// `[A-Za-z_]` first, then `[A-Za-z0-9_]` or one of `extra`.
-fn is_identifier(value: &str, extra: &[u8]) -> bool {
-    let bytes = value.as_bytes();
-    bytes.first().is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_')
-        && bytes[1..].iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || extra.contains(byte))
+/// A byte may begin an identifier.
+const FIRST: u8 = 1;
+/// A byte may stand in a counter's name after the first.
+const COUNTER: u8 = 2;
+/// A byte may stand in a tag's key after the first.
+const TAG_KEY: u8 = 4;
+
+/// Where each byte may stand: names are checked for every item, so it is one look per byte.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        let mut class = 0;
+        if byte.is_ascii_alphabetic() || byte == b'_' {
+            class |= FIRST;
+        }
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-') {
+            class |= COUNTER | TAG_KEY;
+        }
+        if matches!(byte, b':' | b'/') {
+            class |= COUNTER;
+        }
+        classes[byte as usize] = class;
+        byte += 1;
+    }
+    classes
+};
+
+/// `[A-Za-z_]` first, then bytes of this class.
+fn is_identifier(value: &str, class: u8) -> bool {
+    let Some((first, rest)) = value.as_bytes().split_first() else { return false };
+    // Without a branch per byte: names are short.
+    let all = rest.iter().fold(class, |all, byte| all & CLASSES[usize::from(*byte)]);
+    CLASSES[usize::from(*first)] & FIRST != 0 && all != 0
 }
 
 fn has_control(value: &str) -> bool {
-    // C0 and DEL are single bytes; C1 (U+0080 to U+009F) is two, the first of which is 0xC2.
-    let bytes = value.as_bytes();
-    bytes.iter().any(|byte| *byte < 0x20 || *byte == 0x7f)
-        || (bytes.contains(&0xc2) && value.chars().any(char::is_control))
+    // C0 and DEL are single bytes; C1 (U+0080 to U+009F) is two, the first of which is 0xC2. Eight bytes at a time: most
+    // values have none of these, and are short.
+    let mut chunks = value.as_bytes().chunks_exact(8);
+    let mut suspect = false;
+    for chunk in &mut chunks {
+        suspect |= has_suspect(u64::from_le_bytes(chunk.try_into().expect("a chunk has eight bytes")));
+    }
+    let mut last = [b' '; 8];
+    let rest = chunks.remainder();
+    last[..rest.len()].copy_from_slice(rest);
+    suspect |= has_suspect(u64::from_le_bytes(last));
+    suspect && value.chars().any(char::is_control)
+}
+
+/// Whether one of eight bytes is below 0x20, or 0x7F, or 0xC2; perhaps also when none is.
+fn has_suspect(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let below = word.wrapping_sub(ONES * 0x20) & !word;
+    (below | zeros(word ^ (ONES * 0x7f)) | zeros(word ^ (ONES * 0xc2))) & (ONES << 7) != 0
 }
 
 /// A counter's name: `[A-Za-z_][A-Za-z0-9_.:/-]{0,127}`.
 pub fn check_counter(name: &str) -> Result<(), Invalid> {
     length("counter", name, MAX_COUNTER_BYTES)?;
-    if is_identifier(name, b".:/-") {
+    if is_identifier(name, COUNTER) {
         Ok(())
     } else {
         Err(Invalid::new("malformed", "counter must match [A-Za-z_][A-Za-z0-9_.:/-]{0,127}"))
@@ -71,7 +116,7 @@ pub fn check_counter(name: &str) -> Result<(), Invalid> {
 /// A tag's key: `[A-Za-z_][A-Za-z0-9_.-]{0,63}`.
 pub fn check_tag_key(key: &str) -> Result<(), Invalid> {
     length("tag key", key, MAX_TAG_KEY_BYTES)?;
-    if is_identifier(key, b".-") {
+    if is_identifier(key, TAG_KEY) {
         Ok(())
     } else {
         Err(Invalid::new("malformed", "a tag key must match [A-Za-z_][A-Za-z0-9_.-]{0,63}"))
