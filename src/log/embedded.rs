@@ -59,7 +59,8 @@ const PERMIT_BYTES: u32 = 1 << 10;
 /// Newest records in memory, over all partitions.
 const RECENT_BYTES: usize = 16 << 20;
 /// Memtables are flushed at this size, over all partitions, or at an eighth of what is retained if that is less.
-const BUFFER: Size = Size::mib(32);
+/// Each flush stops appends for some ten milliseconds (manifest and rename, synced under a lock): seldom beats small.
+const BUFFER: Size = Size::mib(48);
 const MIN_BUFFER: Size = Size::mib(1);
 /// Room on the disk for the storage's own bookkeeping: manifests, a journal begun, what a group exceeds its estimate by.
 const RESERVE: Size = Size::mib(16);
