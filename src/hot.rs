@@ -142,7 +142,8 @@ pub struct Error {
 /// The hot view. See the module's laws.
 #[async_trait]
 pub trait HotView: Send + Sync + 'static {
-    /// Adds a pack's deltas, after the log has acknowledged it at `seq` of `lane`. Creates entries that do not exist.
+    /// Adds a pack's deltas, after the log has acknowledged it at `seq` of `lane`. Makes the entry of a counter that has none;
+    /// whether also that of a series that nobody has read is the backend's choice.
     ///
     /// Keys may be slices of one buffer of the whole pack: a backend that keeps a key copies it.
     async fn add(&self, lane: Lane, seq: Seq, deltas: Vec<Delta>) -> Result<(), Error>;

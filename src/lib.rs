@@ -18,29 +18,29 @@
 
 #![warn(missing_docs)]
 
-pub mod server;
-pub mod ingest;
-pub mod item;
-pub mod pack;
-pub mod log;
-pub mod receipt;
-pub mod hot;
-pub mod worker;
-pub mod retry;
-pub mod store;
-pub mod query;
-pub mod progress;
-pub mod lag;
 pub mod admin;
-pub mod metrics;
 pub mod app;
 pub mod cli;
-pub mod config;
 pub mod client;
-pub mod telemetry;
-pub mod shutdown;
 pub mod clock;
+pub mod config;
 pub mod data_dir;
 pub mod exit;
+pub mod hot;
+pub mod ingest;
+pub mod item;
+pub mod lag;
+pub mod log;
+pub mod metrics;
+pub mod pack;
 pub mod problem;
+pub mod progress;
+pub mod query;
+pub mod receipt;
+pub mod retry;
+pub mod server;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
 pub mod units;
+pub mod worker;

@@ -4,6 +4,10 @@
 //! whole ones; [`lanes`] gives lanes short numbers and remembers how far each one's publishes are through. This file only
 //! puts them behind the port.
 //!
+//! A counter's total enters the view when it is counted, a series when it is read: there are few counters and any number
+//! of series, and one that nobody asks for is only work (a third of the view's share of the program, when measured). A
+//! load makes the entry before it reads, so that from then on nothing passes it by.
+//!
 //! `add` is on the way of every acknowledgement, so it takes one hash, one uncontended lock and, for a series that is
 //! there already, no allocation. Keys are copied when an entry is made: a key that comes as a slice of a pack must not
 //! keep the pack alive. Nothing survives a restart (law 8).
@@ -20,11 +24,11 @@ use async_trait::async_trait;
 use hashbrown::DefaultHashBuilder;
 
 use self::{
-    entry::Settled,
+    entry::{Entry, Settled},
     lanes::Lanes,
     table::{Name, Table},
 };
-use super::{Base, Delta, Error, HotKey, HotView, LoadedBase, Options, Published, Token, View};
+use super::{Base, Delta, Error, HotKey, HotKind, HotView, LoadedBase, Options, Published, Token, View};
 use crate::item::{Lane, Seq};
 
 mod entry;
@@ -86,7 +90,13 @@ impl HotView for Memory {
         let lane = self.lanes.number(lane);
         for delta in &deltas {
             let name = self.name(&delta.key);
-            self.table(&name).upsert(&name, |entry| entry.add(lane, seq.0, delta.amount, self.max_pending));
+            let add = |entry: &mut Entry| entry.add(lane, seq.0, delta.amount, self.max_pending);
+            let mut table = self.table(&name);
+            match delta.key.kind {
+                HotKind::Counter => table.upsert(&name, add),
+                // Nobody has read it: there is nothing to keep up to date.
+                HotKind::Series => table.change(&name, add).unwrap_or(()),
+            }
         }
         Ok(())
     }

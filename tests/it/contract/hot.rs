@@ -35,7 +35,7 @@ impl Backend for InProcess {
             if view.known(std::slice::from_ref(key)).await.unwrap() == [false] {
                 return;
             }
-            let filler = Delta { key: series(&format!("filler{filler}")), amount: 1 };
+            let filler = Delta { key: counter(&format!("filler{filler}")), amount: 1 };
             view.add(lane(900), Seq(0), vec![filler]).await.unwrap();
         }
         panic!("the entry survives 10,000 others within 16 KiB");
@@ -46,8 +46,8 @@ fn lane(partition: u32) -> Lane {
     Lane { topic_id: TopicId([5; 16]), partition }
 }
 
-fn series(name: &str) -> HotKey {
-    HotKey { kind: HotKind::Series, key: format!("default\0{name}\0").into_bytes().into() }
+fn counter(name: &str) -> HotKey {
+    HotKey { kind: HotKind::Counter, key: format!("default\0{name}\0").into_bytes().into() }
 }
 
 async fn add(view: &Shared, key: &HotKey, partition: u32, seq: u64, amount: i128) {
@@ -81,7 +81,7 @@ const fn stale(total: i128) -> View {
 }
 
 async fn what_is_pending_shows_only_once_every_base_is_loaded<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     assert_eq!(read(&view, &key).await, View::Miss);
     add(&view, &key, 0, 3, 5).await;
     assert_eq!(read(&view, &key).await, View::Miss);
@@ -95,7 +95,7 @@ async fn what_is_pending_shows_only_once_every_base_is_loaded<B: Backend>() {
 }
 
 async fn the_same_delta_counts_once_in_whatever_order<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     load(&view, &key, None).await;
     for seq in [7, 5, 6, 5, 7, 6, 7] {
         add(&view, &key, 0, seq, 1 << seq).await;
@@ -104,7 +104,7 @@ async fn the_same_delta_counts_once_in_whatever_order<B: Backend>() {
 }
 
 async fn a_base_only_rises_and_what_it_covers_is_ignored<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     load(&view, &key, None).await;
     for seq in 0..5 {
         add(&view, &key, 0, seq, 1).await;
@@ -122,7 +122,7 @@ async fn a_base_only_rises_and_what_it_covers_is_ignored<B: Backend>() {
 }
 
 async fn lanes_add_up_and_do_not_touch_each_other<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     let token = view.begin_load(&key).await.unwrap();
     add(&view, &key, 2, 1, 1000).await;
     let bases = [base(0, Some((1, 10))), base(1, Some((20, 0))), base(2, None)];
@@ -136,7 +136,7 @@ async fn lanes_add_up_and_do_not_touch_each_other<B: Backend>() {
 }
 
 async fn a_load_counts_only_while_its_token_is_there<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     let older = view.begin_load(&key).await.unwrap();
     let newer = view.begin_load(&key).await.unwrap();
     assert_ne!(older, newer);
@@ -148,7 +148,7 @@ async fn a_load_counts_only_while_its_token_is_there<B: Backend>() {
     assert_eq!(read(&view, &key).await, fresh(1));
     assert!(!view.finish_load(&key, newer, &[base(0, Some((2, 2)))], &[]).await.unwrap());
     assert_eq!(read(&view, &key).await, fresh(1));
-    let stranger = series("b");
+    let stranger = counter("b");
     assert!(!view.finish_load(&stranger, newer, &bases, &[]).await.unwrap());
     assert_eq!(view.known(&[stranger]).await.unwrap(), [false]);
 }
@@ -156,13 +156,13 @@ async fn a_load_counts_only_while_its_token_is_there<B: Backend>() {
 async fn of_a_loaded_and_a_published_base_the_higher_wins<B: Backend>() {
     let view = B::open(&Options::default());
     for (name, loaded, expected) in [("a", (10, 4), 99), ("b", (10, 6), 10)] {
-        let key = series(name);
+        let key = counter(name);
         let token = view.begin_load(&key).await.unwrap();
         assert_eq!(publish(&view, &key, 0, 5, 99).await.written, 1);
         assert!(view.finish_load(&key, token, &[base(0, Some(loaded))], &[]).await.unwrap());
         assert_eq!(read(&view, &key).await, fresh(expected), "{name}");
     }
-    let key = series("c");
+    let key = counter("c");
     let token = view.begin_load(&key).await.unwrap();
     publish(&view, &key, 0, 5, 99).await;
     assert!(view.finish_load(&key, token, &[base(0, None)], &[]).await.unwrap());
@@ -170,7 +170,7 @@ async fn of_a_loaded_and_a_published_base_the_higher_wins<B: Backend>() {
 }
 
 async fn a_lost_entry_is_a_miss_and_what_comes_later_does_not_make_it_full<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     load(&view, &key, Some((5, 5))).await;
     add(&view, &key, 0, 6, 1).await;
     B::forget(&view, &key).await;
@@ -188,7 +188,7 @@ async fn a_lost_entry_is_a_miss_and_what_comes_later_does_not_make_it_full<B: Ba
 }
 
 async fn an_entry_is_stale_until_every_lanes_publishes_pass_its_end<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     let token = view.begin_load(&key).await.unwrap();
     let (bases, ends) = ([base(0, Some((1, 1))), base(1, None)], [(lane(0), Seq(4)), (lane(1), Seq(2))]);
     assert!(view.finish_load(&key, token, &bases, &ends).await.unwrap());
@@ -211,7 +211,7 @@ async fn an_entry_is_stale_until_every_lanes_publishes_pass_its_end<B: Backend>(
 
 async fn past_the_bound_deltas_are_left_out_until_the_base_passes_them<B: Backend>() {
     let options = Options { max_pending: 3, ..Options::default() };
-    let (view, key) = (B::open(&options), series("a"));
+    let (view, key) = (B::open(&options), counter("a"));
     load(&view, &key, None).await;
     for seq in 0..5 {
         add(&view, &key, 0, seq, 1).await;
@@ -229,7 +229,7 @@ async fn past_the_bound_deltas_are_left_out_until_the_base_passes_them<B: Backen
 }
 
 async fn a_publish_writes_what_exists_and_counts_what_differed<B: Backend>() {
-    let (view, full, partial, absent) = (B::open(&Options::default()), series("a"), series("b"), series("c"));
+    let (view, full, partial, absent) = (B::open(&Options::default()), counter("a"), counter("b"), counter("c"));
     load(&view, &full, Some((10, 0))).await;
     add(&view, &full, 0, 1, 5).await;
     add(&view, &full, 0, 2, 7).await;
@@ -247,8 +247,8 @@ async fn a_publish_writes_what_exists_and_counts_what_differed<B: Backend>() {
 }
 
 async fn a_counters_total_is_another_entry_than_its_untagged_series<B: Backend>() {
-    let (view, series) = (B::open(&Options::default()), series("a"));
-    let counter = HotKey { kind: HotKind::Counter, key: series.key.clone() };
+    let (view, counter) = (B::open(&Options::default()), counter("a"));
+    let series = HotKey { kind: HotKind::Series, key: counter.key.clone() };
     load(&view, &series, Some((1, 0))).await;
     load(&view, &counter, Some((2, 0))).await;
     add(&view, &counter, 0, 1, 40).await;
@@ -256,7 +256,7 @@ async fn a_counters_total_is_another_entry_than_its_untagged_series<B: Backend>(
 }
 
 async fn sums_are_128_bits_wide_and_signed<B: Backend>() {
-    let (view, key) = (B::open(&Options::default()), series("a"));
+    let (view, key) = (B::open(&Options::default()), counter("a"));
     load(&view, &key, Some((i128::from(i64::MAX) * 1000, 0))).await;
     add(&view, &key, 0, 1, i128::from(i64::MIN)).await;
     add(&view, &key, 0, 2, -1).await;
@@ -295,9 +295,9 @@ suite! { InProcess as memory:
 async fn the_memory_bound_holds_whatever_comes_and_what_is_used_stays() {
     let bound = 4 << 20;
     let view = Memory::new(&Options { memory: Size(bound), ..Options::default() });
-    let used = series("used");
+    let used = counter("used");
     for round in 0..40_u64 {
-        let deltas = (0..5_000).map(|at| Delta { key: series(&format!("crowd{round}/{at}")), amount: 1 });
+        let deltas = (0..5_000).map(|at| Delta { key: counter(&format!("crowd{round}/{at}")), amount: 1 });
         view.add(lane(0), Seq(round), deltas.collect()).await.unwrap();
         let one = Delta { key: used.clone(), amount: 1 };
         view.add(lane(0), Seq(round), vec![one]).await.unwrap();
@@ -310,8 +310,21 @@ async fn the_memory_bound_holds_whatever_comes_and_what_is_used_stays() {
 }
 
 #[tokio::test]
+async fn a_series_enters_the_in_process_view_when_it_is_read_and_misses_nothing_from_then_on() {
+    let view: Shared = Arc::new(Memory::new(&Options::default()));
+    let series = HotKey { kind: HotKind::Series, ..counter("a") };
+    add(&view, &series, 0, 0, 5).await;
+    assert_eq!(view.known(std::slice::from_ref(&series)).await.unwrap(), [false]);
+    let token = view.begin_load(&series).await.unwrap();
+    add(&view, &series, 0, 1, 7).await;
+    let loaded = LoadedBase { lane: lane(0), base: Some((5, Seq(0))) };
+    assert!(view.finish_load(&series, token, &[loaded], &[]).await.unwrap());
+    assert_eq!(read(&view, &series).await, fresh(12));
+}
+
+#[tokio::test]
 async fn the_view_that_holds_nothing_misses_and_says_so() {
-    let (view, key): (Shared, _) = (Arc::new(Disabled), series("a"));
+    let (view, key): (Shared, _) = (Arc::new(Disabled), counter("a"));
     assert_eq!(view.describe(), ("none", false));
     add(&view, &key, 0, 0, 1).await;
     assert_eq!(publish(&view, &key, 0, 0, 1).await, Published::default());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tallymark::hot::{HotKey, LoadedBase, Options, Shared, Token, View};
 
-use super::{Backend, InProcess, Seq, add, lane, publish, read, series};
+use super::{Backend, InProcess, Seq, add, counter, lane, publish, read};
 
 const LANES: u32 = 2;
 const KEYS: usize = 2;
@@ -87,7 +87,7 @@ fn writes() -> impl Strategy<Value = Write> {
 
 async fn follows_the_model<B: Backend>(writes: Vec<Write>) {
     let view = B::open(&Options { max_pending: MAX_PENDING, ..Options::default() });
-    let names = ["a", "b"].map(series);
+    let names = ["a", "b"].map(counter);
     let mut models: BTreeMap<usize, Model> = BTreeMap::new();
     let mut published = BTreeMap::new();
     for write in writes {
@@ -262,7 +262,7 @@ async fn tells_the_truth<B: Backend>(steps: Vec<Step>) {
     let view = B::open(&Options { max_pending: MAX_PENDING, ..Options::default() });
     let lanes = vec![Lane::default(); LANES as usize];
     let mut pipeline =
-        Pipeline { view, names: ["a", "b"].map(series), packs: Vec::new(), lanes, loads: BTreeMap::new() };
+        Pipeline { view, names: ["a", "b"].map(counter), packs: Vec::new(), lanes, loads: BTreeMap::new() };
     for step in steps {
         match step {
             Step::Append { lane, key } => {
