@@ -16,6 +16,7 @@ use crate::{
 
 mod backends;
 mod running;
+mod runtime;
 mod validate;
 
 pub use validate::validate;

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use futures_util::FutureExt as _;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{net::TcpListener, runtime::Handle, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::backends::{self, Backends};
+use super::{
+    backends::{self, Backends},
+    runtime::Background,
+};
 use crate::{
     admin::{self, Lifecycle},
     config::{Config, Role},
@@ -102,6 +105,8 @@ pub struct Running {
     connections: Vec<Service>,
     lanes: Vec<Service>,
     watchers: Vec<Service>,
+    /// Where the lanes run. Last: it ends what is still there.
+    background: Option<Background>,
 }
 
 impl Running {
@@ -123,8 +128,16 @@ impl Running {
         let public = if role.ingests() { Some(public(config, backends, &lag)?) } else { None };
         let checks = backends::checks(config, role, backends, public.as_ref().map(|public| public.handle.clone()));
         let (health_service, health) = admin::health::Service::new(&config.admin, role.name(), checks);
-        let mut running =
-            Self { health, failures, report, intake: vec![], connections: vec![], lanes: vec![], watchers: vec![] };
+        let mut running = Self {
+            health,
+            failures,
+            report,
+            intake: vec![],
+            connections: vec![],
+            lanes: vec![],
+            watchers: vec![],
+            background: None,
+        };
 
         if role.works() {
             let deps = worker::Deps {
@@ -136,8 +149,12 @@ impl Running {
                 retry: config.retry.clone(),
             };
             let service = worker::Service::new(config.worker.clone(), deps);
-            let worker =
-                running.service("worker", async |stop| service.run(stop).await.map_err(|error| error.to_string()));
+            let background = Background::start("tallymark-lanes")
+                .map_err(|error| Failure::failed(format!("the lanes' runtime cannot be started: {error}")))?;
+            let worker = running.service_on(background.handle(), "worker", async |stop| {
+                service.run(stop).await.map_err(|error| error.to_string())
+            });
+            running.background = Some(background);
             running.lanes.push(worker);
         }
         if let Some((public, listener)) = public.zip(ports.public) {
@@ -184,14 +201,22 @@ impl Running {
         Ok(running)
     }
 
+    /// Starts a service on the runtime that this is called in.
     fn service<F>(&self, name: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Service
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.service_on(&Handle::current(), name, run)
+    }
+
+    fn service_on<F>(&self, runtime: &Handle, name: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Service
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
         let stop = CancellationToken::new();
         let (running, stopping, report) = (run(stop.clone()), stop.clone(), self.report.clone());
         // Two tasks, so that a panic in the service is reported too.
-        let task = AbortOnDropHandle::new(tokio::spawn(running));
+        let task = AbortOnDropHandle::new(runtime.spawn(running));
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let why = match task.await {
                 Ok(Ok(())) if stopping.is_cancelled() => return,
@@ -232,6 +257,7 @@ impl Running {
             let parts = stage.into_iter().map(Service::part).collect();
             shutdown::drain(deadline, parts).await?;
         }
+        drop(self.background);
         tracing::info!("drained");
         Ok(())
     }

@@ -229,7 +229,8 @@ impl Runner {
             if !self.has_room() || self.urgent {
                 break;
             }
-            tokio::task::consume_budget().await;
+            // A pack may take milliseconds: the other lanes of this thread come in between.
+            tokio::task::yield_now().await;
         }
         self.context.meters.apply_seconds.record(began.elapsed().as_secs_f64());
         let (next, items) = (self.machine.next(), self.items);
