@@ -96,6 +96,7 @@ impl Steps {
                 partitions: 4,
                 shards: 256,
                 urgent: false,
+                traceparent: String::new(),
                 claims: Vec::new(),
             });
             if hot {

@@ -45,6 +45,7 @@ mod routes;
 mod shared;
 mod text;
 mod time;
+mod trace;
 
 pub use batch::{Batch, Kind};
 pub use builder::{Builder, Closed, Head};

@@ -86,6 +86,8 @@ pub struct Head {
     pub shards: u32,
     /// Somebody waits for it to be stored.
     pub urgent: bool,
+    /// W3C trace context of one of its requests; empty when none has any.
+    pub traceparent: String,
     /// What the log acknowledged since the previous pack.
     pub claims: Vec<Claim>,
 }
@@ -278,6 +280,7 @@ impl Builder {
             partitions: head.partitions,
             shards: head.shards,
             urgent: head.urgent,
+            traceparent: head.traceparent,
             claims: head.claims,
             increments,
             ..Pack::default()

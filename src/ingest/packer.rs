@@ -22,6 +22,7 @@ use super::{
     budget::Reserved,
     builder::{Builder, Head},
     shared::{Shared, Ticket},
+    trace::Traceparent,
 };
 use crate::{
     clock,
@@ -59,6 +60,8 @@ struct Open {
     owed: Owed,
     began: Instant,
     urgent: bool,
+    /// Of the first request that has one.
+    traceparent: Option<Traceparent>,
     requests: u32,
     reserved: Reserved,
 }
@@ -70,6 +73,8 @@ pub(super) struct Wishes {
     pub urgent: bool,
     /// They are shown in the hot view at once.
     pub hot: bool,
+    /// The trace that they are part of.
+    pub traceparent: Option<Traceparent>,
 }
 
 impl Packer {
@@ -109,6 +114,7 @@ impl Packer {
                     tickets.push(Ticket { partition, ack: open.owed.ack().clone() });
                     open.requests += 1;
                     open.urgent |= wishes.urgent;
+                    open.traceparent = open.traceparent.or(wishes.traceparent);
                 }
                 let item = &batch.items[next as usize];
                 reserved.give(batch.cost(item), &mut open.reserved);
@@ -164,6 +170,7 @@ impl Open {
             owed: Owed::default(),
             began: Instant::now(),
             urgent: false,
+            traceparent: None,
             requests: 0,
             reserved: shared.budget.open(),
         }
@@ -204,7 +211,7 @@ pub(super) async fn run(shared: Arc<Shared>, partition: usize) {
 
 /// Writes one pack and answers everybody who has items in it.
 async fn write(shared: Arc<Shared>, partition: u32, open: Open, claims: Vec<Claim>, slot: OwnedSemaphorePermit) {
-    let Open { builder, owed, urgent, requests, reserved, .. } = open;
+    let Open { builder, owed, urgent, traceparent, requests, reserved, .. } = open;
     let (packer, meters) = (&shared.packers[partition as usize], &shared.meters);
     let topology = shared.deps.log.topology();
     let pack = PackId::random();
@@ -217,6 +224,7 @@ async fn write(shared: Arc<Shared>, partition: u32, open: Open, claims: Vec<Clai
         partitions: shared.partitions,
         shards: shared.deps.shards,
         urgent,
+        traceparent: traceparent.map_or_else(String::new, |trace| trace.as_str().to_owned()),
         claims: claims.clone(),
     });
     meters.pack_bytes.record(closed.payload.len() as f64);

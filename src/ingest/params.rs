@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
-use super::{encoding::Encoding, limits::Limits, parser::Framing, text::echo};
+use super::{encoding::Encoding, limits::Limits, parser::Framing, text::echo, trace::Traceparent};
 use crate::{item::Namespace, problem::Problem, units::Span};
 
 /// How long `ack=stored` waits when the request does not say.
@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub hot: bool,
     /// Wait so long until the items are in the store.
     pub stored_within: Option<Duration>,
+    /// The trace that the request is part of.
+    pub traceparent: Option<Traceparent>,
 }
 
 impl Asked {
@@ -50,6 +52,7 @@ impl Asked {
             partial,
             hot,
             stored_within: ack.then(|| timeout.unwrap_or(DEFAULT_TIMEOUT).min(MAX_TIMEOUT)),
+            traceparent: Traceparent::of(&head.headers),
         })
     }
 

@@ -195,7 +195,7 @@ impl Shared {
         if *closed {
             return Err(draining());
         }
-        let wishes = Wishes { urgent: asked.stored_within.is_some(), hot: asked.hot };
+        let wishes = Wishes { urgent: asked.stored_within.is_some(), hot: asked.hot, traceparent: asked.traceparent };
         for (partition, packer) in (0..).zip(&self.packers) {
             packer.append(self, partition, batch, wishes, &mut reserved, &mut tickets);
         }

@@ -158,6 +158,7 @@ fn packed(items: &[Sent], grains: &[&str]) -> (pack::Pack, Vec<tallymark::hot::D
         partitions: 1,
         shards: 256,
         urgent: false,
+        traceparent: String::new(),
         claims: Vec::new(),
     };
     let closed = builder.close(head);

@@ -165,6 +165,28 @@ async fn a_request_that_waits_for_the_store_makes_its_packs_urgent() {
 }
 
 #[tokio::test]
+async fn a_pack_carries_the_trace_of_its_first_request_that_has_one() {
+    let trace = |n: u8| format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333{n}-01");
+    let options = Options { linger: Span::from_secs(60), ack_timeout: Span::from_secs(90), ..Options::default() };
+    let rig = Rig::on(options, MemoryLog::new(1), Told::default());
+    let mut answers = Vec::new();
+    for (n, sent) in [None, Some("not a trace".to_owned()), Some(trace(1)), Some(trace(2))].into_iter().enumerate() {
+        let (router, before) = (rig.router.clone(), rig.handle.buffered_bytes());
+        let headers: Vec<_> = sent.iter().map(|trace| ("traceparent", trace.as_str())).collect();
+        let request = super::post(PATH, &headers, counted(&format!("c{n}")));
+        answers.push(tokio::spawn(super::send(router, request)));
+        until("its item is in the open pack", || rig.handle.buffered_bytes() > before).await;
+    }
+    let log = rig.stop().await;
+    for answer in answers {
+        answer.await.unwrap().is_accepted(1);
+    }
+    let packs = log.packs();
+    let traces: Vec<_> = packs.iter().map(|(_, _, pack)| pack.traceparent.as_str()).collect();
+    assert_eq!(traces, [trace(1)]);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_takes_nothing_with_it() {
     let options = Options { linger: Span::from_millis(50), ..Options::default() };
     let rig = Rig::on(options, MemoryLog::new(1), Told::default());
