@@ -63,7 +63,9 @@ pub async fn serve(listener: TcpListener, router: Router, options: &Options, shu
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout.0).pipeline_flush(true);
+    // Without `pipeline_flush`: it holds answers back while anything is left to read, be it half a request or garbage whose
+    // 400 would never leave.
+    http.timer(TokioTimer::new()).header_read_timeout(options.header_timeout.0);
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,

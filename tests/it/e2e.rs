@@ -3,5 +3,6 @@
 mod access_log;
 mod counters;
 mod faults;
+mod http;
 mod process;
 mod trouble;
