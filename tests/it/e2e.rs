@@ -5,4 +5,5 @@ mod counters;
 mod faults;
 mod http;
 mod process;
+mod streams;
 mod trouble;
