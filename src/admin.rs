@@ -84,13 +84,18 @@ pub fn routes(state: State) -> Router {
         .route("/health/livez", get(livez))
         .route("/health/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .route("/api/v1/lag", get(lag))
         .route("/api/v1/overview", get(overview))
+        .merge(lag_route(state.lag.clone()))
         .with_state(state)
         .route("/api/v1/lag/stream", get(stream::lag).with_state(streams))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::map_response(harden))
+}
+
+/// `/api/v1/lag` by itself, for a process that has nothing else to show.
+pub fn lag_route<S: Clone + Send + Sync + 'static>(handle: lag::Handle) -> Router<S> {
+    Router::new().route("/api/v1/lag", get(lag)).with_state(handle)
 }
 
 /// What the page may do: load itself and ask its own server, nothing else.
@@ -131,8 +136,8 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (state.metrics)()).into_response()
 }
 
-async fn lag(Extract(state): Extract<State>) -> Response {
-    json(StatusCode::OK, &*state.lag.measure().await)
+async fn lag(Extract(handle): Extract<lag::Handle>) -> Response {
+    json(StatusCode::OK, &*handle.measure().await)
 }
 
 async fn overview(Extract(state): Extract<State>) -> Response {

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod backends;
+pub mod offline;
 mod running;
 mod runtime;
 mod validate;

@@ -5,7 +5,7 @@
 //! the configuration are given as addresses, and ending the process is `main`'s.
 //!
 //! Promises: bounded memory whatever the input, every failed command names the address and the remedy in one line, a
-//! reader that hangs up (`| head`) is not an error. Opening a data folder when nothing runs is not done here.
+//! reader that hangs up (`| head`) is not an error. Opening a data folder when nothing runs ([`Error::NotRunning`]) is `app`'s.
 
 use std::{
     io::{self, Write},
@@ -39,7 +39,7 @@ impl Console<'_> {
     }
 
     /// Writes a line to `err`. Nobody can be told when that fails.
-    fn note(&mut self, text: &str) {
+    pub fn note(&mut self, text: &str) {
         let _ = writeln!(self.err, "{text}").and_then(|()| self.err.flush());
     }
 }

@@ -94,13 +94,23 @@ impl DataDir {
 
     /// The log's folder in it.
     pub fn log(&self) -> PathBuf {
-        self.path.join("log")
+        log_in(&self.path)
     }
 
     /// The store's folder in it.
     pub fn store(&self) -> PathBuf {
-        self.path.join("store")
+        store_in(&self.path)
     }
+}
+
+/// Where a data folder keeps its log.
+pub fn log_in(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+/// Where a data folder keeps its store.
+pub fn store_in(folder: &Path) -> PathBuf {
+    folder.join("store")
 }
 
 fn read_pid(path: &Path) -> Option<u32> {

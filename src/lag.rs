@@ -107,6 +107,13 @@ impl Service {
         (service, Handle { seen, answered, ask })
     }
 
+    /// For a process that has the log and the store for itself, and runs no lane: nobody else can be running one.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.sampler.alone();
+        self
+    }
+
     /// Measures at once and then every `lag.interval`, until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let started = Instant::now();

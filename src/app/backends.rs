@@ -6,7 +6,7 @@ use crate::{
     admin::Check,
     clock,
     config::{Config, HotUrl, LogUrl, Role, StoreUrl, redact},
-    data_dir::DataDir,
+    data_dir::{self, DataDir},
     exit::Failure,
     hot, ingest,
     item::Epoch,
@@ -35,24 +35,53 @@ pub struct Backends {
     _locks: Vec<DataDir>,
 }
 
+/// Log and store of this machine's disk, and the locks of their folders.
+pub struct Disk {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// They end when this is dropped, after log and store.
+    pub locks: Vec<DataDir>,
+}
+
 /// Opens everything. Nothing is bound yet: what fails, fails before a client can see it.
 pub async fn open(config: &Config) -> Result<Backends, Failure> {
-    let (log_dir, store_dir) = match (&config.log.url, &config.store.url) {
-        (LogUrl::Embedded { dir: log }, StoreUrl::Embedded { dir: store }) => (log, store),
-        _ => {
-            return Err(Failure::usage("log.url and store.url must be embedded: this version serves no other backend"));
-        }
+    let (log_dir, store_dir) = embedded(config).ok_or_else(|| {
+        Failure::usage("log.url and store.url must be embedded: this version serves no other backend")
+    })?;
+    let locks = lock(log_dir, store_dir).map_err(|error| Failure::failed(error.to_string()))?;
+    let Disk { log, store, locks } = open_disk(config, locks).await?;
+    let hot: hot::Shared = match &config.hot.url {
+        HotUrl::Memory => Arc::new(hot::memory::Memory::new(&config.hot.options)),
+        HotUrl::None => Arc::new(hot::none::Disabled),
+        HotUrl::Redis { .. } => return Err(Failure::usage("hot.url: this version serves memory: and none:")),
     };
-    let mut locks = vec![DataDir::open(log_dir).map_err(|error| Failure::failed(error.to_string()))?];
-    let store_path = if same_folder(log_dir, store_dir) {
-        locks[0].store()
-    } else {
-        let lock = DataDir::open(store_dir).map_err(|error| Failure::failed(error.to_string()))?;
-        let path = lock.store();
-        locks.push(lock);
-        path
-    };
-    let log_path = locks[0].log();
+    let shards = begin_first_epoch(&*log, &*store, config).await.map_err(store_failure)?;
+    Ok(Backends { log, store, hot, shards, _locks: locks })
+}
+
+/// The data folders of log and store, when both are embedded.
+pub fn embedded(config: &Config) -> Option<(&Path, &Path)> {
+    match (&config.log.url, &config.store.url) {
+        (LogUrl::Embedded { dir: log }, StoreUrl::Embedded { dir: store }) => Some((log, store)),
+        _ => None,
+    }
+}
+
+/// Takes the data folders of log and store, which may be one: the first is the log's, the last the store's.
+pub fn lock(log_dir: &Path, store_dir: &Path) -> Result<Vec<DataDir>, data_dir::Error> {
+    let mut locks = vec![DataDir::open(log_dir)?];
+    if !same_folder(log_dir, store_dir) {
+        locks.push(DataDir::open(store_dir)?);
+    }
+    Ok(locks)
+}
+
+/// Opens log and store in folders that this process owns.
+pub async fn open_disk(config: &Config, locks: Vec<DataDir>) -> Result<Disk, Failure> {
+    const TAKEN: &str = "a folder for the log was taken";
+    let (log_path, store_path) = (locks.first().expect(TAKEN).log(), locks.last().expect(TAKEN).store());
     let (log_options, store_options) = (config.log.options.clone(), config.store.options.clone());
     let (log, store) = tokio::task::spawn_blocking(move || {
         let log = log::embedded::Embedded::open(&log_path, TOPIC, &log_options).map_err(log_failure)?;
@@ -61,14 +90,7 @@ pub async fn open(config: &Config) -> Result<Backends, Failure> {
     })
     .await
     .map_err(|error| Failure::failed(format!("opening the data folder ended unexpectedly: {error}")))??;
-    let (log, store): (Arc<dyn Log>, Arc<dyn Store>) = (Arc::new(log), Arc::new(store));
-    let hot: hot::Shared = match &config.hot.url {
-        HotUrl::Memory => Arc::new(hot::memory::Memory::new(&config.hot.options)),
-        HotUrl::None => Arc::new(hot::none::Disabled),
-        HotUrl::Redis { .. } => return Err(Failure::usage("hot.url: this version serves memory: and none:")),
-    };
-    let shards = begin_first_epoch(&*log, &*store, config).await.map_err(store_failure)?;
-    Ok(Backends { log, store, hot, shards, _locks: locks })
+    Ok(Disk { log: Arc::new(log), store: Arc::new(store), locks })
 }
 
 /// The log's folder, when nothing has been made there yet.

@@ -1,9 +1,13 @@
 //! The commands that talk to a running instance: from flags and configuration to the client, and back to an exit code.
+//!
+//! `get` and `lag` ask the instance at the configured address; when none runs there, they ask the data folder. An address
+//! that was named on the command line is asked and nothing else.
 
 use std::io::{self, IsTerminal as _};
 
 use super::{block_on, get::Get, lag::Lag, send::Send};
 use crate::{
+    app::offline,
     client::{self, Console},
     config::Config,
     exit::{Exit, Failure},
@@ -22,30 +26,87 @@ fn exit(code: u8) -> Exit {
         .unwrap_or(Exit::Failed)
 }
 
-fn with_console<T>(command: impl AsyncFnOnce(&mut Console<'_>) -> Result<T, client::Error>) -> Result<T, Failure> {
+fn with_console<T>(command: impl AsyncFnOnce(&mut Console<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let progress = err.is_terminal();
     let mut console = Console { out: &mut out, err: &mut err, progress };
-    Ok(block_on(command(&mut console))??)
+    block_on(command(&mut console))?
+}
+
+/// Asks the instance at `url`, or, when nobody answers there and nobody named that address, the data folder.
+async fn ask<T>(
+    config: &Config,
+    (url, named): (String, bool),
+    console: &mut Console<'_>,
+    mut question: impl AsyncFnMut(String, &mut Console<'_>) -> Result<T, client::Error>,
+) -> Result<T, Failure> {
+    let absent = match question(url, console).await {
+        Err(absent @ client::Error::NotRunning { .. }) if !named => absent,
+        answered => return Ok(answered?),
+    };
+    let client::Error::NotRunning { url, reason, flag } = &absent else { return Err(absent.into()) };
+    let folder = match offline::open(config).await {
+        Ok(Some(folder)) => folder,
+        Ok(None) => return Err(absent.into()),
+        Err(offline::Error::InUse { path, pid }) => {
+            let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            return Err(Failure::unreachable(format!(
+                "no running instance at {url} ({reason}), but another process{pid} has the data folder `{}`; name its \
+                 address with `{flag}`",
+                path.display()
+            )));
+        }
+        Err(offline::Error::Failed(Failure { exit, message })) => {
+            let message =
+                format!("no running instance at {url} ({reason}), nor can the data folder be read: {message}");
+            return Err(Failure { exit, message });
+        }
+    };
+    let shown = folder.path().display().to_string();
+    console.note(&format!("no running instance at {url} ({reason}): the answer is from the data folder `{shown}`"));
+    let answered = question(folder.url().to_owned(), console).await;
+    folder.close().await;
+    Ok(answered.map_err(|error| match error {
+        // Nobody knows the port of the moment.
+        client::Error::Refused { status, code, detail, .. } => {
+            client::Error::Refused { url: format!("the data folder `{shown}`"), status, code, detail }
+        }
+        other => other,
+    })?)
 }
 
 pub(super) fn send(mut send: Send, config: &Config) -> Result<Exit, Failure> {
     send.namespace = send.namespace.or_else(|| config.namespace_if_set().map(ToString::to_string));
     let options = send.into_options(&config.listen.client_url());
-    let summary = with_console(async |console| client::send::run(&options, console).await)?;
+    let summary = with_console(async |console| Ok(client::send::run(&options, console).await?))?;
     Ok(exit(summary.exit_code()))
 }
 
 pub(super) fn get(mut get: Get, config: &Config) -> Result<Exit, Failure> {
     get.namespace = get.namespace.or_else(|| config.namespace_if_set().map(ToString::to_string));
-    let options = get.into_options(&config.listen.client_url());
-    with_console(async |console| client::get::run(&options, console).await)?;
+    let named = get.url.is_some();
+    let mut options = get.into_options(&config.listen.client_url());
+    let asked = (options.url.clone(), named);
+    with_console(async |console| {
+        let question = async |url, console: &mut Console<'_>| {
+            options.url = url;
+            client::get::run(&options, console).await
+        };
+        ask(config, asked, console, question).await
+    })?;
     Ok(Exit::Done)
 }
 
 pub(super) fn lag(lag: Lag, config: &Config) -> Result<Exit, Failure> {
-    let check = lag.check;
-    let options = lag.into_options(&config.admin_listen.client_url());
-    let verdict = with_console(async |console| client::lag::run(&options, console).await)?;
+    let (check, named) = (lag.check, lag.admin_url.is_some());
+    let mut options = lag.into_options(&config.admin_listen.client_url());
+    let asked = (options.admin_url.clone(), named);
+    let verdict = with_console(async |console| {
+        let question = async |url, console: &mut Console<'_>| {
+            options.admin_url = url;
+            client::lag::run(&options, console).await
+        };
+        ask(config, asked, console, question).await
+    })?;
     Ok(if check { exit(verdict.exit_code()) } else { Exit::Done })
 }

@@ -31,6 +31,8 @@ pub(super) struct Sampler {
     worker: String,
     lanes: Vec<Lane>,
     epoch: Option<(Duration, Epoch)>,
+    /// Who runs a lane that this process does not.
+    others: Runner<'static>,
 }
 
 /// What is remembered of one lane.
@@ -99,7 +101,12 @@ impl Sampler {
             gauges: Gauges::of(partition),
         };
         let lanes = (0..deps.log.topology().partitions).map(lane).collect();
-        Self { options, deps, worker: process_name(), lanes, epoch: None }
+        Self { options, deps, worker: process_name(), lanes, epoch: None, others: Runner::Elsewhere }
+    }
+
+    /// No other process can run a lane.
+    pub(super) fn alone(&mut self) {
+        self.others = Runner::Nobody;
     }
 
     /// One measurement. `now` gives the time since the service began and the wall clock in milliseconds.
@@ -120,7 +127,7 @@ impl Sampler {
             let index = partition as usize;
             let local = board.get(&partition);
             let silences = Silences { log: log_silent[index].as_deref(), store: store_silent.as_deref() };
-            let known = Known { local, next: nexts[index], at, now_ms, silences };
+            let known = Known { local, others: self.others, next: nexts[index], at, now_ms, silences };
             let (mut seen, pace) = lane.judge(&self.options, &known);
             seen.partition = partition;
             seen.epoch = local.and_then(|local| local.epoch).or(self.epoch.map(|(_, e)| e)).map(|e| e.to_string());
@@ -200,6 +207,7 @@ fn unstored_since(local: &LaneStatus, next: Seq) -> Option<i64> {
 /// What a judgement is made from, besides what the lane remembers.
 struct Known<'a> {
     local: Option<&'a LaneStatus>,
+    others: Runner<'static>,
     next: Seq,
     at: Duration,
     now_ms: i64,
@@ -236,8 +244,8 @@ impl Lane {
             lag_seconds,
             paused: local.is_some_and(|local| local.state == State::Paused),
         });
-        let runner = local
-            .map_or(Runner::Elsewhere, |local| Runner::Here { state: local.state, reason: local.reason.as_deref() });
+        let runner =
+            local.map_or(known.others, |local| Runner::Here { state: local.state, reason: local.reason.as_deref() });
         let facts = Facts {
             runner,
             start,

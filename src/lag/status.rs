@@ -65,6 +65,8 @@ pub enum Runner<'a> {
     },
     /// Not this process; whether another does shows only in whether the lane moves.
     Elsewhere,
+    /// No process: this one has the log and the store for itself, and runs no lane.
+    Nobody,
 }
 
 /// What the rules look at.
@@ -115,7 +117,7 @@ type Verdict = Option<(Status, String)>;
 
 fn halted(facts: &Facts<'_>, _: &Options) -> Verdict {
     let Runner::Here { state: State::Halted, reason } = facts.runner else { return None };
-    let reason = reason.unwrap_or("the lane has halted; the worker's log says why. Run `tallymark lanes`");
+    let reason = reason.unwrap_or("the lane has halted; the worker's log says why, and what to do");
     Some((Status::Halted, reason.to_owned()))
 }
 
@@ -141,7 +143,7 @@ fn lost(facts: &Facts<'_>, _: &Options) -> Verdict {
     (facts.next < facts.start).then(|| {
         let reason = format!(
             "the log begins at {} but only {} packs are stored: the ones between were removed before they were stored. \
-             Raise the log's retention, and run `tallymark lanes` for what to do about the lane",
+             Raise log.retention_bytes; the lane halts, and the worker's log says what it lacks",
             facts.start, facts.next
         );
         (Status::Stall, reason)
@@ -149,14 +151,22 @@ fn lost(facts: &Facts<'_>, _: &Options) -> Verdict {
 }
 
 fn unmoved(facts: &Facts<'_>, options: &Options) -> Verdict {
-    if facts.lag_packs == 0 || facts.idle < options.stall.0 {
+    if facts.lag_packs == 0 {
+        return None;
+    }
+    if facts.runner == Runner::Nobody && facts.store_silent.is_none() {
+        let reason = "packs wait and nobody runs this lane: start `tallymark run` on this data folder, and it goes on \
+                      where it was. Nothing is lost";
+        return Some((Status::Stop, reason.to_owned()));
+    }
+    if facts.idle < options.stall.0 {
         return None;
     }
     let idle = facts.idle.as_secs();
     match facts.runner {
         // Whether another process stores is known only from the store: a silent one is no proof that nobody does.
-        Runner::Elsewhere if facts.store_silent.is_some() => None,
-        Runner::Elsewhere => {
+        Runner::Elsewhere | Runner::Nobody if facts.store_silent.is_some() => None,
+        Runner::Elsewhere | Runner::Nobody => {
             let reason = format!(
                 "packs wait and nothing has been stored for {idle} s: no worker runs this lane. Start one with \
                  `tallymark run worker` (or `run all`) on the same log and store"
@@ -280,6 +290,24 @@ mod tests {
                 Status::Warn,
                 "timed out",
             ),
+            (
+                "nobody, for certain",
+                Facts { runner: Runner::Nobody, ..CALM },
+                Status::Stop,
+                "tallymark run` on this data folder",
+            ),
+            (
+                "nobody, and nothing to do",
+                Facts { runner: Runner::Nobody, lag_packs: 0, idle: LONG, ..CALM },
+                Status::Ok,
+                "",
+            ),
+            (
+                "nobody, and a store that does not say what it has",
+                Facts { runner: Runner::Nobody, store_silent: Some("timed out"), ..CALM },
+                Status::Warn,
+                "timed out",
+            ),
             ("removed by retention", Facts { start: Seq(120), ..CALM }, Status::Stall, "retention"),
             (
                 "store went back",
@@ -302,7 +330,7 @@ mod tests {
             (
                 "halted beats everything",
                 Facts {
-                    runner: here(State::Halted, Some("the log was cut; run `tallymark lanes`")),
+                    runner: here(State::Halted, Some("the log was cut; restore it")),
                     rewind: Some(Rewind::End { from: Seq(9), to: Seq(4) }),
                     idle: LONG,
                     ..CALM
@@ -314,7 +342,7 @@ mod tests {
                 "halted without a word",
                 Facts { runner: here(State::Halted, None), ..CALM },
                 Status::Halted,
-                "tallymark lanes",
+                "the worker's log",
             ),
             ("log silent", Facts { log_silent: Some("refused"), ..CALM }, Status::Warn, "refused"),
             (
@@ -346,6 +374,7 @@ mod tests {
         #[test]
         fn any_facts_get_a_verdict_and_only_ok_goes_without_a_reason(
             state in prop::option::of(0..4_usize),
+            alone in any::<bool>(),
             reason in prop::option::of("[a-z ]{0,12}"),
             seqs in any::<(u64, u64, u64)>(),
             lag_seconds in prop::option::of(prop::num::f64::ANY),
@@ -361,7 +390,11 @@ mod tests {
                 Rewind::Beyond { next: Seq(seqs.0), end: Seq(seqs.1) },
             ];
             let facts = Facts {
-                runner: state.map_or(Runner::Elsewhere, |at| here(states[at], reason.as_deref())),
+                runner: match state {
+                    Some(at) => here(states[at], reason.as_deref()),
+                    None if alone => Runner::Nobody,
+                    None => Runner::Elsewhere,
+                },
                 start: Seq(seqs.0),
                 next: Seq(seqs.1),
                 lag_packs: seqs.2,

@@ -4,6 +4,7 @@ mod access_log;
 mod counters;
 mod faults;
 mod http;
+mod offline;
 mod process;
 mod streams;
 mod trouble;

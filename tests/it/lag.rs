@@ -133,10 +133,10 @@ async fn a_halted_lane_says_in_its_own_words_why() {
     let rig = rig(1, quick());
     rig.board.update(0, |lane| {
         lane.state = State::Halted;
-        lane.reason = Some("the log begins after the checkpoint; run `tallymark lanes`".to_owned());
+        lane.reason = Some("the log begins after the checkpoint; restore it".to_owned());
     });
     rig.until("HALTED", |seen| seen.status == Status::Halted).await;
-    assert_eq!(rig.reason(0), "the log begins after the checkpoint; run `tallymark lanes`");
+    assert_eq!(rig.reason(0), "the log begins after the checkpoint; restore it");
 }
 
 #[tokio::test]

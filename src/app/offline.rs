@@ -1,0 +1,118 @@
+//! Answers for `get` and `lag` from the data folder itself, when no instance runs that could be asked.
+//!
+//! [`open`] takes the folder's lock, as an instance does, so it never reads beside one. What it opens is served on a
+//! loopback port of its own for as long as the command asks, by the same rooms and in the same words as an instance:
+//! queries without a hot view, and the lag of lanes that nobody runs. There is no ingest, no lane and no first epoch, so
+//! nothing is written but what opening after a crash repairs.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::backends::{self, Disk};
+use crate::{
+    admin,
+    config::Config,
+    data_dir::{self, DataDir},
+    exit::Failure,
+    hot, ingest, lag,
+    progress::Progress,
+    query, server,
+    worker::board::Board,
+};
+
+/// How long answers may take to be over.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A data folder that this process has opened to answer from.
+pub struct Folder {
+    url: String,
+    path: PathBuf,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    /// Dropped last: the locks end with it.
+    _locks: Vec<DataDir>,
+}
+
+/// Why a folder that is there cannot be answered from.
+pub enum Error {
+    /// Another process has it: an instance runs, at another address.
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The other process, as it said itself.
+        pid: Option<u32>,
+    },
+    /// It cannot be opened.
+    Failed(Failure),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Opens the data folder that the configuration names; `None` when log or store is not embedded, or not there yet.
+///
+/// # Errors
+/// The folder is another process's, or damaged.
+pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
+    let Some((log_dir, store_dir)) = backends::embedded(config) else { return Ok(None) };
+    // A folder that only happens to be there stays as it is.
+    if !data_dir::log_in(log_dir).is_dir() || !data_dir::store_in(store_dir).is_dir() {
+        return Ok(None);
+    }
+    let path = log_dir.to_owned();
+    let locks = backends::lock(log_dir, store_dir).map_err(|error| match error {
+        data_dir::Error::InUse { path, pid } => Error::InUse { path, pid },
+        other => Error::Failed(Failure::failed(other.to_string())),
+    })?;
+    let Disk { log, store, locks } = backends::open_disk(config, locks).await?;
+
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let deps = lag::Deps { log: log.clone(), store: store.clone(), board: Board::default() };
+    let (service, lag) = lag::Service::new(config.lag.clone(), deps);
+    tasks.spawn(service.alone().run(stop.clone()));
+    // Answers say how far the store trails: that must have been measured before the first of them.
+    let _ = tokio::time::timeout(config.lag.timeout.0, lag.subscribe().changed()).await;
+
+    let measured = lag.clone();
+    let deps = query::Deps {
+        progress: Arc::new(Progress::new(store.clone(), &log.topology().topic)),
+        store,
+        hot: Arc::new(hot::none::Disabled),
+        log,
+        lag_ms: Arc::new(move || measured.lag_ms()),
+    };
+    let router = query::routes(query::Handle::new(&config.query, &config.hot.options, deps))
+        .merge(admin::lag_route(lag))
+        .fallback(ingest::not_found);
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot answer on a loopback port: {error}"));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?;
+    let url = format!("http://{}", listener.local_addr().map_err(cannot)?);
+    let (options, stopped) = (config.http.clone(), stop.clone());
+    tasks.spawn(async move { server::serve(listener, router, &options, stopped).await });
+    Ok(Some(Folder { url, path, stop, tasks, _locks: locks }))
+}
+
+impl Folder {
+    /// Where it is answered, queries and lag alike.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Ends the answering, and closes log and store.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // What has not ended by then is dropped with the folder: it only reads.
+        let _ = tokio::time::timeout(CLOSING, ended).await;
+    }
+}
