@@ -61,10 +61,23 @@ enum Command {
     #[command(subcommand, after_help = examples::CONFIG)]
     Config(ConfigCommand),
     /// Post items, or an access log, to a running ingest
+    ///
+    /// Requests that fail are made again with the same ids until the ingest has answered for every item. Items without an id
+    /// get one, made from the file's name, the line's number and its text, so that a file that is sent twice counts once
+    /// (within the ingest's dedup window). Exit code 1: items were refused or lines not understood; 3: the ingest accepted
+    /// nothing until the time to give up.
     Send(Configured<send::Send>),
     /// Ask for a counter
+    ///
+    /// Without `--by` the sum over all series that have the given tags; with it the largest groups, the sum of the others and
+    /// the sum of all. With no instance running at the configured address, the data folder answers, if there is one. Exit
+    /// code 1: the counter was never seen, or the question is refused; 3: nobody answers.
     Get(Configured<get::Get>),
     /// What is in the log and not in the store yet
+    ///
+    /// With no instance running at the configured address, the data folder answers, if there is one: its lanes are run by
+    /// nobody. With `--check` the exit code is the verdict: 0 OK; 1 WARN, STALL, STOP or REWIND; 4 a lane has halted. 3: nobody
+    /// answers.
     Lag(Configured<lag::Lag>),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]

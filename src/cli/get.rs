@@ -7,10 +7,7 @@ use crate::{
     units::Span,
 };
 
-/// Show a counter.
-///
-/// Without `--by` the sum over all series that have the given tags; with it the largest groups, the sum of the others and
-/// the sum of all. Exit code 1: the counter was never seen, or the question is refused; 3: no instance answers.
+/// The flags of `tallymark get`; what it does is said where the commands are listed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   tallymark get page_views

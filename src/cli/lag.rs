@@ -4,10 +4,7 @@ use clap::Args;
 
 use crate::client::lag::Options;
 
-/// Show what is in the log and not in the store: a verdict, and a row per lane.
-///
-/// With `--check` the exit code is the verdict: 0 OK; 1 WARN, STALL, STOP or REWIND; 4 a lane has halted. 3: no instance
-/// answers.
+/// The flags of `tallymark lag`; what it does is said where the commands are listed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   tallymark lag

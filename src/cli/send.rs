@@ -9,12 +9,7 @@ use crate::{
     units::Span,
 };
 
-/// Post items, or the lines of an access log, to a running ingest.
-///
-/// Requests that fail are made again with the same ids until the ingest has answered for every item. Items without an id
-/// get one, made from the file's name, the line's number and its text, so that a file that is sent twice counts once
-/// (within the ingest's dedup window). Exit code 1: items were refused or lines not understood; 3: the ingest accepted
-/// nothing until the time to give up.
+/// The flags of `tallymark send`; what it does is said where the commands are listed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   echo '{\"counter\": \"page_views\", \"tags\": {\"path\": \"/docs\"}}' | tallymark send -
