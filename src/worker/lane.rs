@@ -157,8 +157,9 @@ impl Runner {
             }
             self.start_flush();
             self.start_checkpoint();
-            let rests = self.read_again.is_some_and(|again| again > Instant::now());
-            let reads = self.backlog.is_empty() && self.has_room() && !rests;
+            // Past its time it must not wake the lane any more.
+            self.read_again.take_if(|again| *again <= Instant::now());
+            let reads = self.backlog.is_empty() && self.has_room() && self.read_again.is_none();
             let wake = self.next_wake();
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -178,10 +179,21 @@ impl Runner {
     /// Whether more may be folded before the store has taken what waits.
     fn has_room(&self) -> bool {
         // While a flush is under way the next one gathers, up to the same bounds; then the lane is paused.
+        !self.full && !self.is_large()
+    }
+
+    /// What waits to be written.
+    fn waiting_rows(&self) -> usize {
+        self.machine.fold().dirty() + self.machine.events()
+    }
+
+    /// Whether what waits is as much as one flush takes.
+    fn is_large(&self) -> bool {
+        // A pack that brought duplicates alone leaves nothing but its time.
+        let times = size_of_val(&self.received_ms[..]);
+        let waiting_bytes = self.machine.fold().dirty() * ROW_BYTES + self.machine.event_bytes() + times;
         let options = &self.context.options;
-        let waiting_bytes = self.machine.event_bytes() + self.machine.fold().dirty() * ROW_BYTES;
-        let waiting_rows = self.machine.fold().dirty() + self.machine.events();
-        !self.full && waiting_rows < options.flush_rows && waiting_bytes < options.flush_bytes.as_usize()
+        self.waiting_rows() >= options.flush_rows || waiting_bytes >= options.flush_bytes.as_usize()
     }
 
     fn read(&mut self, records: Result<Vec<Record>, crate::log::Error>) -> Result<(), Halt> {
@@ -191,7 +203,6 @@ impl Runner {
                     self.end = self.end.max(last.seq.next());
                 }
                 self.backlog.extend(records);
-                self.read_again = None;
                 self.read_backoff.reset();
                 Ok(())
             }
@@ -207,6 +218,14 @@ impl Runner {
     /// Applies what was read, as far as there is room. Cancelling it loses nothing: a record leaves the backlog when it is applied.
     async fn apply_backlog(&mut self) -> Result<(), Halt> {
         let began = Instant::now();
+        let applied = self.apply_records().await;
+        self.context.meters.apply_seconds.record(began.elapsed().as_secs_f64());
+        self.show_applied();
+        self.meters.state(&self.machine);
+        applied
+    }
+
+    async fn apply_records(&mut self) -> Result<(), Halt> {
         while let Some(record) = self.backlog.front() {
             let read = Read::decode(record)?;
             let append_ms = record.append_ms;
@@ -232,14 +251,15 @@ impl Runner {
             // A pack may take milliseconds: the other lanes of this thread come in between.
             tokio::task::yield_now().await;
         }
-        self.context.meters.apply_seconds.record(began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn show_applied(&self) {
         let (next, items) = (self.machine.next(), self.items);
         self.show(|status| {
             status.next = next;
             status.items = items;
         });
-        self.meters.state(&self.machine);
-        Ok(())
     }
 
     /// Makes room for a pack and loads what it needs. `false`: not now, the lane is full.
@@ -265,7 +285,7 @@ impl Runner {
                     asked_epochs = true;
                     let epochs =
                         self.context.settled(self.lane, || self.context.store.epochs(self.context.topic())).await?;
-                    self.machine.fold_mut().set_epochs(epochs);
+                    self.machine.set_epochs(epochs);
                 }
                 Err(halt) => return Err(halt),
             }
@@ -281,6 +301,8 @@ impl Runner {
     }
 
     async fn load(&mut self, missing: Missing) -> Result<(), Halt> {
+        // It may take as long as the store is away.
+        self.show_applied();
         let (context, lane) = (&self.context, self.lane);
         let limit = context.options.slice_rows + 1;
         let fold = self.machine.fold();
@@ -313,14 +335,12 @@ impl Runner {
 
     fn start_flush(&mut self) {
         let Some(since) = self.unflushed_since.filter(|_| self.flush.is_none()) else { return };
-        let options = &self.context.options;
-        let fold = self.machine.fold();
-        let due = self.urgent
-            || self.full
-            || since.elapsed() >= options.flush_age.0
-            || fold.dirty() + self.machine.events() >= options.flush_rows
-            || fold.dirty() * ROW_BYTES + self.machine.event_bytes() >= options.flush_bytes.as_usize();
-        if due {
+        // A full lane waits for what is dirty. A publish alone, which the hot view has not taken, keeps to the age.
+        let is_due = self.urgent
+            || (self.full && self.waiting_rows() > 0)
+            || since.elapsed() >= self.context.options.flush_age.0
+            || self.is_large();
+        if is_due {
             self.flush_now();
         }
     }
@@ -339,7 +359,14 @@ impl Runner {
 
     fn flushed(&mut self, flushed: Flushed) -> Result<(), Halt> {
         self.flush = None;
-        let (mark, owed) = flushed?;
+        let (mark, owed) = match flushed {
+            Ok(flushed) => flushed,
+            Err(halt) => {
+                // Its rows are lacking: what was applied after them must not be flushed, and be called stored, past them.
+                self.unflushed_since = None;
+                return Err(halt);
+            }
+        };
         self.stored = self.stored.max(mark.seq.next());
         self.trail.stored(self.now_ms(), mark);
         if !owed.is_empty() {
@@ -358,9 +385,10 @@ impl Runner {
         if self.checkpoint.is_some() {
             return;
         }
-        let retry = self.checkpoint_retry.take_if(|(at, _)| *at <= Instant::now()).map(|(_, mark)| mark);
+        let due = self.trail.due(self.now_ms());
         // A newer mark replaces one that failed.
-        let Some(mark) = self.trail.due(self.now_ms()).or(retry) else { return };
+        let retry = self.checkpoint_retry.take_if(|(at, _)| due.is_some() || *at <= Instant::now());
+        let Some(mark) = due.or(retry.map(|(_, mark)| mark)) else { return };
         let context = self.context.clone();
         self.checkpoint = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let written = context.store.write_checkpoint(context.topic(), &mark).await;

@@ -126,10 +126,10 @@ pub struct Machine {
 
 impl Machine {
     /// A lane that begins at `next`, the stamp before it being `stamp`. `epochs` are the topic's, oldest first; the
-    /// first of this topic id pins the dedup window.
-    pub fn new(lane: Lane, next: Seq, stamp: Stamp, epochs: Vec<EpochRow>, max_rows: usize) -> Self {
-        let pinned = epochs.iter().find(|epoch| epoch.topic_id == lane.topic_id);
-        let (window_us, max_ids) = pinned.map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
+    /// first of this topic id pins the dedup window. Those of its other lives are not the lane's.
+    pub fn new(lane: Lane, next: Seq, stamp: Stamp, mut epochs: Vec<EpochRow>, max_rows: usize) -> Self {
+        epochs.retain(|epoch| epoch.topic_id == lane.topic_id);
+        let (window_us, max_ids) = epochs.first().map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
         Self {
             lane,
             next,
@@ -338,7 +338,13 @@ impl Machine {
         &self.fold
     }
 
-    /// The rows, for eviction and new epochs.
+    /// Takes the topic's epochs as they are now.
+    pub fn set_epochs(&mut self, mut epochs: Vec<EpochRow>) {
+        epochs.retain(|epoch| epoch.topic_id == self.lane.topic_id);
+        self.fold.set_epochs(epochs);
+    }
+
+    /// The rows, for eviction.
     pub fn fold_mut(&mut self) -> &mut Fold {
         &mut self.fold
     }

@@ -109,3 +109,97 @@ fn nothing_panics_on_purpose_or_is_unsafe() {
         }
     }
 }
+
+/// The pages that people read, by their path in the repository.
+fn pages() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [root.join("docs"), root.join("docs/decisions"), root.join("bench")];
+    let found = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let found = found.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let at_root = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name));
+    found.chain(at_root).map(|path| (path.clone(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The targets of a page's links and pictures: `[text](target)`, `src="target"`, `[label]: target`. Code is no link.
+fn links(page: &str) -> Vec<&str> {
+    let mut links = Vec::new();
+    let mut in_code = false;
+    for line in page.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        let label = line.starts_with('[').then(|| line.split_once("]: ")).flatten();
+        links.extend(label.map(|(_, target)| target.trim()));
+        for (open, close) in [("](", ')'), ("src=\"", '"'), ("href=\"", '"')] {
+            links.extend(line.split(open).skip(1).filter_map(|rest| rest.split(close).next()));
+        }
+    }
+    links
+}
+
+/// How a heading is named in a link.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_to_a_file_of_the_repository_and_to_a_heading_that_is_there() {
+    let mut followed = 0;
+    for (page, text) in pages() {
+        for link in links(&text) {
+            if link.starts_with("http://") || link.starts_with("https://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{} links to {link}, which is not there", page.display());
+            if let Some(heading) = heading {
+                let text = fs::read_to_string(&target).unwrap();
+                let mut anchors =
+                    text.lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#')));
+                assert!(anchors.any(|anchor| anchor == heading), "{} links to {link}: no such heading", page.display());
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 0, "the pages link to each other");
+}
+
+#[test]
+fn the_documentation_names_only_settings_that_exist() {
+    let keys: Vec<&str> = tallymark::config::keys().iter().map(|key| key.name.as_str()).collect();
+    let sections: Vec<&str> = keys.iter().filter_map(|key| key.split_once('.')).map(|(section, _)| section).collect();
+    let mut named = 0;
+    for (page, text) in pages() {
+        let mut in_code = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.trim_start().starts_with("```") {
+                in_code = !in_code;
+            }
+            if in_code {
+                continue;
+            }
+            for word in line.split('`').skip(1).step_by(2) {
+                // `worker.flush_age`, `worker.flush_age=5s`, `--set worker.flush_age=5s`.
+                let word = word.trim_start_matches("--set ").split(['=', ' ']).next().unwrap_or_default();
+                let Some((section, key)) = word.split_once('.') else { continue };
+                let is_name = |text: &str| text.chars().all(|char| char.is_ascii_lowercase() || char == '_');
+                // A file of the same name as a section is no setting.
+                if !sections.contains(&section)
+                    || key.is_empty()
+                    || !is_name(key)
+                    || matches!(key, "rs" | "md" | "proto")
+                {
+                    continue;
+                }
+                assert!(keys.contains(&word), "{}:{number} names `{word}`, which is no setting", page.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "the pages name settings: {named}");
+}

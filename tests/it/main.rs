@@ -15,3 +15,4 @@ mod query;
 mod support;
 mod support_lag;
 mod support_query;
+mod worker;
