@@ -29,6 +29,7 @@ fn a_folder_that_nobody_runs_answers_get_and_lag() {
         let item = format!(r#"{{"counter": "views", "tags": {{"path": "{path}"}}, "amount": 5}}"#);
         server.post("/v1/increments", &item);
     }
+    server.settle();
     assert!(server.stop().success());
 
     let (code, out, err) = ask(data.path(), &["get", "views", "--tag", "path=/docs", "--json"]);

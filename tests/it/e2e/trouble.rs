@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::process::{Server, output, tallymark, wait_until};
+use super::process::{Server, get_text, output, tallymark, wait_until};
 
 /// One line on standard error that begins with `error:` and says all of `words`.
 fn assert_one_line(stderr: &str, words: &[&str]) {
@@ -80,6 +80,11 @@ fn sigterm_drains_and_exits_0_and_a_second_signal_ends_at_once() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &["--set", "worker.flush_age=60s"]);
     server.post("/v1/increments", r#"{"counter": "c", "amount": 9}"#);
+    // What no lane has read by then stays in the log for the next start.
+    wait_until("a lane has applied it", || {
+        let metrics = get_text(&format!("{}/metrics", server.admin)).unwrap().1;
+        metrics.lines().any(|line| line.starts_with("tallymark_lane_items_total") && line.ends_with(" 1"))
+    });
     assert_eq!(server.stop().code(), Some(0));
     let server = Server::start(data.path(), &[]);
     assert_eq!(server.stored("c"), Some(9), "the drain has flushed");
