@@ -312,7 +312,7 @@ async fn a_full_disk_refuses_appends_loses_nothing_and_recovers_by_itself() {
     let filler = disk.path().join("filler");
     fs::write(&filler, vec![1; 60 << 20]).unwrap();
     let log = open(&path).unwrap();
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut before) = (0, 0);
     let fill = async |mut n: u64| {
         timeout(DEADLINE, async {
             loop {
@@ -327,8 +327,8 @@ async fn a_full_disk_refuses_appends_loses_nothing_and_recovers_by_itself() {
     };
     for round in 0..3 {
         let (n, refused) = fill(acknowledged).await;
-        assert!(n > 0, "round {round}: there was room for some");
-        acknowledged = n;
+        assert!(n > before, "round {round}: there was room for some");
+        (acknowledged, before) = (n, n);
         assert_eq!(refused.kind, Kind::Permanent, "{refused}");
         assert!(refused.to_string().contains("make room"), "{refused}");
         assert!(log.check().await.is_err());
@@ -339,6 +339,9 @@ async fn a_full_disk_refuses_appends_loses_nothing_and_recovers_by_itself() {
         fs::OpenOptions::new().write(true).open(&filler).unwrap().set_len(room).unwrap();
         // What was freed may just do for the check and, a moment later, not for an append: wait for the append.
         timeout(DEADLINE, async {
+            while log.check().await.is_err() {
+                tokio::task::yield_now().await;
+            }
             while let Err(refused) = log.append(0, 1, payload(acknowledged, 100_000)).await {
                 assert_eq!(refused.kind, Kind::Permanent, "{refused}");
                 tokio::task::yield_now().await;
