@@ -45,10 +45,10 @@ pub struct Options {
     pub max_rows: usize,
     /// A shard with more rows than this is read row by row instead of as one slice.
     pub slice_rows: usize,
-    /// Bytes of packs that a lane reads ahead.
-    pub read_bytes: Size,
     /// How long a worker may be silent before its lanes go to another.
     pub session_timeout: Span,
+    /// By how much the threads of the lanes give way to those that answer clients: 0 to 19, as in nice(1).
+    pub nice: u8,
 }
 
 impl Default for Options {
@@ -60,8 +60,8 @@ impl Default for Options {
             checkpoint_delay: Span::from_secs(30),
             max_rows: 1_000_000,
             slice_rows: 10_000,
-            read_bytes: Size::mib(1),
             session_timeout: Span::from_secs(10),
+            nice: 5,
         }
     }
 }

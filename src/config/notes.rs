@@ -134,8 +134,12 @@ pub const NOTES: &[Note] = &[
         Between(0, 1_000_000_000),
         "A shard with more rows than this is read row by row instead of as one slice.",
     ),
-    note("worker.read_bytes", Positive, "Bytes of packs that a lane reads ahead."),
     note("worker.session_timeout", Positive, "How long a worker may be silent before its lanes go to another."),
+    note(
+        "worker.nice",
+        Between(0, 19),
+        "By how much the threads of the lanes, and of the embedded store, give way to those that answer clients, as in nice(1); Linux only. When the cores do not suffice the lag grows before acknowledgements get slow. 0: not at all.",
+    ),
     note("dedup.window", Positive, "How long an id is remembered, in log time: a retry within it counts once."),
     note(
         "dedup.max_ids",
