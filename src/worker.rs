@@ -47,8 +47,6 @@ pub struct Options {
     pub slice_rows: usize,
     /// How long a worker may be silent before its lanes go to another.
     pub session_timeout: Span,
-    /// By how much the threads of the lanes give way to those that answer clients: 0 to 19, as in nice(1).
-    pub nice: u8,
 }
 
 impl Default for Options {
@@ -61,7 +59,6 @@ impl Default for Options {
             max_rows: 1_000_000,
             slice_rows: 10_000,
             session_timeout: Span::from_secs(10),
-            nice: 5,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::runtime;
 use crate::{
     admin::Check,
     clock,
@@ -84,12 +83,9 @@ pub async fn open_disk(config: &Config, locks: Vec<DataDir>) -> Result<Disk, Fai
     const TAKEN: &str = "a folder for the log was taken";
     let (log_path, store_path) = (locks.first().expect(TAKEN).log(), locks.last().expect(TAKEN).store());
     let (log_options, store_options) = (config.log.options.clone(), config.store.options.clone());
-    let nice = config.worker.nice;
     let (log, store) = tokio::task::spawn_blocking(move || {
         let log = log::embedded::Embedded::open(&log_path, TOPIC, &log_options).map_err(log_failure)?;
-        let open = || store::embedded::Embedded::open(&store_path, &store_options).map_err(store_failure);
-        let store =
-            runtime::giving_way(nice, open).map_err(|error| Failure::failed(format!("store.url: {error}")))??;
+        let store = store::embedded::Embedded::open(&store_path, &store_options).map_err(store_failure)?;
         Ok::<_, Failure>((log, store))
     })
     .await

@@ -149,7 +149,7 @@ impl Running {
                 retry: config.retry.clone(),
             };
             let service = worker::Service::new(config.worker.clone(), deps);
-            let background = Background::start("tallymark-lanes", config.worker.nice)
+            let background = Background::start("tallymark-lanes")
                 .map_err(|error| Failure::failed(format!("the lanes' runtime cannot be started: {error}")))?;
             let worker = running.service_on(background.handle(), "worker", async |stop| {
                 service.run(stop).await.map_err(|error| error.to_string())

@@ -135,11 +135,6 @@ pub const NOTES: &[Note] = &[
         "A shard with more rows than this is read row by row instead of as one slice.",
     ),
     note("worker.session_timeout", Positive, "How long a worker may be silent before its lanes go to another."),
-    note(
-        "worker.nice",
-        Between(0, 19),
-        "By how much the threads of the lanes, and of the embedded store, give way to those that answer clients, as in nice(1); Linux only. When the cores do not suffice the lag grows before acknowledgements get slow. 0: not at all.",
-    ),
     note("dedup.window", Positive, "How long an id is remembered, in log time: a retry within it counts once."),
     note(
         "dedup.max_ids",

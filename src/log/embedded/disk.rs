@@ -32,6 +32,7 @@ use super::{
 use crate::{
     item::Seq,
     log::{Bounds, Error, Record},
+    priority,
     retry::Kind,
 };
 
@@ -85,13 +86,16 @@ impl Disk {
             }
         }
         let failed = |error: fjall::Error| cannot_open(dir, &Told(&error)).with(error);
-        let database = Database::builder(dir)
-            .worker_threads(WORKERS)
-            .cache_size(CACHE_BYTES)
-            .max_cached_files(Some(CACHED_FILES))
-            .max_journaling_size(JOURNAL_BYTES)
-            .open()
-            .map_err(failed)?;
+        let open = || {
+            Database::builder(dir)
+                .worker_threads(WORKERS)
+                .cache_size(CACHE_BYTES)
+                .max_cached_files(Some(CACHED_FILES))
+                .max_journaling_size(JOURNAL_BYTES)
+                .open()
+        };
+        // fjall's own thread turns memtables into tables: up to three times the buffer may wait for it.
+        let database = priority::giving_way(open).map_err(|error| cannot_open(dir, &error))?.map_err(failed)?;
         let found = identity::read(&database, dir)?;
         let is_new = found.is_none();
         let identity = found.unwrap_or_else(|| new.clone());
