@@ -12,7 +12,8 @@
 //! 5. [`lag`] measures what is in the log and not in the store; [`admin`] shows it, with health and [`metrics`].
 //!
 //! [`app`] puts the backends behind the ports and runs it all; [`cli`] and [`config`] say what to run, [`client`] is the
-//! other side of the wire, [`telemetry`] and [`shutdown`] are the process's beginning and end.
+//! other side of the wire, [`telemetry`] and [`shutdown`] are the process's beginning and end, [`priority`] says which of
+//! its threads give way.
 //!
 //! The laws that all of this keeps are in `docs/architecture.md`.
 
@@ -33,6 +34,7 @@ pub mod lag;
 pub mod log;
 pub mod metrics;
 pub mod pack;
+pub mod priority;
 pub mod problem;
 pub mod progress;
 pub mod query;

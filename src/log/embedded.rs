@@ -22,6 +22,7 @@ mod shared;
 mod sweeper;
 #[cfg(test)]
 mod trouble;
+mod unflushed;
 
 use std::{
     path::Path,

@@ -58,12 +58,44 @@ impl Default for LaneStatus {
 
 /// The lanes that this process runs, by partition. Cheap to clone; all clones are the same board.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<RwLock<BTreeMap<u32, LaneStatus>>>);
+pub struct Board(Arc<RwLock<BTreeMap<u32, Entry>>>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    status: LaneStatus,
+    /// What the lane waits for: each pause that has not ended, and why.
+    pauses: BTreeMap<u64, String>,
+}
+
+/// While it is kept, its lane is shown as paused: several things that a lane waits for may overlap.
+#[derive(Debug)]
+pub struct Pause {
+    board: Board,
+    partition: u32,
+    id: u64,
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        if let Some(entry) = self.board.0.write().expect(UNPOISONED).get_mut(&self.partition) {
+            entry.pauses.remove(&self.id);
+        }
+    }
+}
 
 impl Board {
     /// Changes a lane's entry; makes one for a lane that has none.
     pub fn update(&self, partition: u32, change: impl FnOnce(&mut LaneStatus)) {
-        change(self.0.write().expect(UNPOISONED).entry(partition).or_default());
+        change(&mut self.0.write().expect(UNPOISONED).entry(partition).or_default().status);
+    }
+
+    /// Shows a lane as paused until the answer is dropped.
+    pub fn pause(&self, partition: u32, reason: String) -> Pause {
+        let mut lanes = self.0.write().expect(UNPOISONED);
+        let pauses = &mut lanes.entry(partition).or_default().pauses;
+        let id = pauses.last_key_value().map_or(0, |(last, _)| last + 1);
+        pauses.insert(id, reason);
+        Pause { board: self.clone(), partition, id }
     }
 
     /// Removes a lane that another process runs now.
@@ -71,10 +103,62 @@ impl Board {
         self.0.write().expect(UNPOISONED).remove(&partition);
     }
 
-    /// All lanes, as they are now.
+    /// All lanes, as they are now: paused for the newest of the reasons, if there is any.
     pub fn lanes(&self) -> BTreeMap<u32, LaneStatus> {
-        self.0.read().expect(UNPOISONED).clone()
+        let lanes = self.0.read().expect(UNPOISONED);
+        lanes.iter().map(|(partition, entry)| (*partition, entry.shown())).collect()
+    }
+}
+
+impl Entry {
+    fn shown(&self) -> LaneStatus {
+        let mut status = self.status.clone();
+        if status.state != State::Halted
+            && let Some((_, reason)) = self.pauses.last_key_value()
+        {
+            status.state = State::Paused;
+            status.reason = Some(reason.clone());
+        }
+        status
     }
 }
 
 const UNPOISONED: &str = "nobody panics while holding the board";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_paused_for_as_long_as_anything_pauses_it_and_then_what_it_was() {
+        let board = Board::default();
+        let shown = || {
+            let lane = board.lanes().remove(&3).unwrap();
+            (lane.state, lane.reason)
+        };
+        board.update(3, |lane| lane.state = State::Running);
+        let first = board.pause(3, "first".to_owned());
+        let second = board.pause(3, "second".to_owned());
+        assert_eq!(shown(), (State::Paused, Some("second".to_owned())));
+        drop(second);
+        assert_eq!(shown(), (State::Paused, Some("first".to_owned())));
+        let third = board.pause(3, "third".to_owned());
+        drop(first);
+        assert_eq!(shown(), (State::Paused, Some("third".to_owned())));
+        drop(third);
+        assert_eq!(shown(), (State::Running, None));
+    }
+
+    #[test]
+    fn a_halt_outranks_a_pause_and_a_lane_that_went_leaves_none_behind() {
+        let board = Board::default();
+        let pause = board.pause(0, "the store does not answer".to_owned());
+        board.update(0, |lane| (lane.state, lane.reason) = (State::Halted, Some("cut".to_owned())));
+        assert_eq!(board.lanes()[&0].reason.as_deref(), Some("cut"));
+        board.remove(0);
+        drop(pause);
+        assert!(board.lanes().is_empty());
+        board.update(0, |_| ());
+        assert_eq!(board.lanes()[&0].state, State::Starting);
+    }
+}

@@ -19,7 +19,7 @@ use crate::{
     store::{self, Checkpoint, EventRow, ShardKey, Store, TotalRow},
     worker::{
         Options,
-        board::{Board, State},
+        board::Board,
         fold::{Named, Taken},
         halt::Halt,
     },
@@ -161,7 +161,7 @@ impl Context {
         lane: Lane,
         mut operation: impl FnMut() -> F,
     ) -> Result<T, Halt> {
-        let mut failed = false;
+        let mut pause = None;
         let attempt = || {
             let operation = operation();
             async {
@@ -172,13 +172,9 @@ impl Context {
         let settled = retry::until_settled(&self.retry, attempt, |error: &store::Error| {
             metrics::STORE_ERRORS.counter(&[error.kind().label()]).increment(1);
             self.meters.retries.increment(1);
-            if !failed {
-                failed = true;
+            if pause.is_none() {
                 tracing::warn!(partition = lane.partition, error = %error, "store failed, lane paused");
-                self.board.update(lane.partition, |status| {
-                    status.state = State::Paused;
-                    status.reason = Some(format!("the store does not answer: {error}"));
-                });
+                pause = Some(self.board.pause(lane.partition, format!("the store does not answer: {error}")));
             }
         })
         .await
@@ -186,12 +182,8 @@ impl Context {
             metrics::STORE_ERRORS.counter(&[error.kind().label()]).increment(1);
             Halt::Store(error.to_string())
         });
-        if failed && settled.is_ok() {
+        if pause.is_some() && settled.is_ok() {
             tracing::info!(partition = lane.partition, "store answers again, lane goes on");
-            self.board.update(lane.partition, |status| {
-                status.state = State::Running;
-                status.reason = None;
-            });
         }
         settled
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    board::State,
+    board::{Pause, State},
     flush::{Context, Flush},
     fold::{Missing, Named},
     halt::Halt,
@@ -64,8 +64,8 @@ pub(super) struct Runner {
     oldest_unflushed_ms: Option<i64>,
     received_ms: Vec<i64>,
     urgent: bool,
-    /// The lane cannot take a row more before the checkpoint passes some.
-    full: bool,
+    /// Kept while the lane cannot take a row more before the checkpoint passes some.
+    full: Option<Pause>,
     items: u64,
     meters: LaneMeters,
 }
@@ -134,7 +134,7 @@ impl Runner {
             oldest_unflushed_ms: None,
             received_ms: Vec::new(),
             urgent: false,
-            full: false,
+            full: None,
             items: 0,
             meters,
         };
@@ -179,7 +179,7 @@ impl Runner {
     /// Whether more may be folded before the store has taken what waits.
     fn has_room(&self) -> bool {
         // While a flush is under way the next one gathers, up to the same bounds; then the lane is paused.
-        !self.full && !self.is_large()
+        self.full.is_none() && !self.is_large()
     }
 
     /// What waits to be written.
@@ -268,12 +268,13 @@ impl Runner {
         let idle = self.flush.is_none() && self.machine.fold().dirty() == 0 && self.covered == self.machine.next();
         // A pack that alone is larger than the bound is taken all the same once nothing else waits.
         if !self.machine.fold_mut().make_room(wanted, self.covered) && !idle {
-            self.full = true;
-            tracing::warn!(
-                partition = self.lane.partition,
-                rows = self.machine.fold().len(),
-                "lane is full, waits for its checkpoint"
+            let rows = self.machine.fold().len();
+            tracing::warn!(partition = self.lane.partition, rows, "lane is full, waits for its checkpoint");
+            let reason = format!(
+                "it keeps {rows} rows, as many as worker.max_rows lets it, until the checkpoint passes some \
+                 (it trails by worker.checkpoint_delay)"
             );
+            self.full = Some(self.context.board.pause(self.lane.partition, reason));
             return Ok(false);
         }
         let mut asked_epochs = false;
@@ -337,7 +338,7 @@ impl Runner {
         let Some(since) = self.unflushed_since.filter(|_| self.flush.is_none()) else { return };
         // A full lane waits for what is dirty. A publish alone, which the hot view has not taken, keeps to the age.
         let is_due = self.urgent
-            || (self.full && self.waiting_rows() > 0)
+            || (self.full.is_some() && self.waiting_rows() > 0)
             || since.elapsed() >= self.context.options.flush_age.0
             || self.is_large();
         if is_due {
@@ -368,7 +369,12 @@ impl Runner {
             }
         };
         self.stored = self.stored.max(mark.seq.next());
-        self.trail.stored(self.now_ms(), mark);
+        if mark.seq.next() > self.covered {
+            self.trail.stored(self.now_ms(), mark);
+        } else {
+            // A publish alone, made up for: no checkpoint comes that a full lane could wait for.
+            self.full = None;
+        }
         if !owed.is_empty() {
             self.machine.fold_mut().owe_publish(&owed);
             self.unflushed_since = self.unflushed_since.or(Some(Instant::now()));
@@ -402,7 +408,7 @@ impl Runner {
             Ok(()) => {
                 self.backoff.reset();
                 self.covered = mark.seq.next();
-                self.full = false;
+                self.full = None;
                 let covered = self.covered;
                 self.show(|status| status.checkpoint = covered);
                 let needed = mark.dedup_from.min(mark.seq);

@@ -75,11 +75,11 @@ impl Context {
         lane: Lane,
         operation: impl FnMut() -> F,
     ) -> Result<T, Halt> {
-        let mut failed = false;
+        let mut pause = None;
         retry::until_settled(&self.retry, operation, |error| {
-            if !failed {
-                failed = true;
+            if pause.is_none() {
                 tracing::warn!(partition = lane.partition, error = %error, "log failed, lane waits");
+                pause = Some(self.board.pause(lane.partition, format!("the log does not answer: {error}")));
             }
         })
         .await

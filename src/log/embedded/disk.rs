@@ -11,7 +11,7 @@ use std::{
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,10 +27,12 @@ use super::{
     journal,
     record::{self, Key},
     retention::Table,
+    unflushed::{Sight, Unflushed},
 };
 use crate::{
     item::Seq,
     log::{Bounds, Error, Record},
+    priority,
     retry::Kind,
 };
 
@@ -48,6 +50,7 @@ const DAMAGED_AT_ONCE: u64 = 1024;
 pub(super) struct Disk {
     database: Database,
     partitions: Vec<Keyspace>,
+    unflushed: Mutex<Unflushed>,
 }
 
 /// Why a write failed, and what is known of it.
@@ -83,13 +86,16 @@ impl Disk {
             }
         }
         let failed = |error: fjall::Error| cannot_open(dir, &Told(&error)).with(error);
-        let database = Database::builder(dir)
-            .worker_threads(WORKERS)
-            .cache_size(CACHE_BYTES)
-            .max_cached_files(Some(CACHED_FILES))
-            .max_journaling_size(JOURNAL_BYTES)
-            .open()
-            .map_err(failed)?;
+        let open = || {
+            Database::builder(dir)
+                .worker_threads(WORKERS)
+                .cache_size(CACHE_BYTES)
+                .max_cached_files(Some(CACHED_FILES))
+                .max_journaling_size(JOURNAL_BYTES)
+                .open()
+        };
+        // fjall's own thread turns memtables into tables: up to three times the buffer may wait for it.
+        let database = priority::giving_way(open).map_err(|error| cannot_open(dir, &error))?.map_err(failed)?;
         let found = identity::read(&database, dir)?;
         let is_new = found.is_none();
         let identity = found.unwrap_or_else(|| new.clone());
@@ -105,7 +111,8 @@ impl Disk {
             // Last, so that a log with an identity is whole.
             identity::write(&database, &identity).map_err(failed)?;
         }
-        Ok((Self { database, partitions }, identity))
+        let unflushed = Unflushed::new(database.write_buffer_size(), partitions.iter().map(sight));
+        Ok((Self { database, partitions, unflushed: Mutex::new(unflushed) }, identity))
     }
 
     /// What is there of a partition, from the tables' and the memtables' keys.
@@ -233,7 +240,8 @@ impl Disk {
 
     /// Bytes in memtables: not in tables yet, so the journal holds them too.
     pub(super) fn buffered_bytes(&self) -> u64 {
-        self.database.write_buffer_size()
+        let mut unflushed = self.unflushed.lock().unwrap_or_else(PoisonError::into_inner);
+        unflushed.bytes(self.partitions.iter().map(sight))
     }
 
     /// Hands the largest memtable to the flusher; `false` if there is none that can be now.
@@ -285,6 +293,11 @@ fn partition_options() -> KeyspaceCreateOptions {
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
         .index_block_pinning_policy(PinningPolicy::disabled())
         .filter_policy(FilterPolicy::disabled())
+}
+
+fn sight(keyspace: &Keyspace) -> Sight {
+    let active = keyspace.tree.active_memtable();
+    Sight { id: active.id(), active: active.size(), sealed: keyspace.sealed_memtable_count() }
 }
 
 fn range(keyspace: &Keyspace, from: u64, end: u64) -> fjall::Iter {

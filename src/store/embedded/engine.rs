@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{retry::Kind, store::Error};
+use crate::{priority, retry::Kind, store::Error};
 
 use super::{
     fault::{Fault, Remedy},
@@ -171,7 +171,8 @@ impl Engine {
 }
 
 fn open(dir: &Path) -> Result<Tables, Fault> {
-    guarded(|| Tables::open(dir))
+    // The engine's own threads write and merge files in the background.
+    priority::giving_way(|| guarded(|| Tables::open(dir))).map_err(|error| Fault::Engine(error.into()))?
 }
 
 /// The engine asserts what it believes of its files: damage to them must not take the process down.

@@ -41,7 +41,9 @@ async fn a_full_lane_waits_for_its_checkpoint_and_goes_on() {
     }
     until("the checkpoint is on its way", || world.store.in_flight() == 1).await;
     until("what it has is stored", || running.lane(0).stored == running.lane(0).next).await;
-    assert!(running.lane(0).next <= Seq(8), "{:?}", running.lane(0));
+    let lane = running.lane(0);
+    assert!(lane.next <= Seq(8) && lane.state == State::Paused, "{lane:?}");
+    assert!(lane.reason.is_some_and(|reason| reason.contains("worker.max_rows")));
     world.store.release();
     running.applied(0, 20).await;
     assert_eq!(running.lane(0).state, State::Running);
