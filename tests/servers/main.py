@@ -38,7 +38,7 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -271,8 +271,13 @@ def start_all(servers, deadline):
 
     with ThreadPoolExecutor() as pool:
         parts = [pool.submit(part) for part in (brokers, nodes, cache)]
-        for part in parts:
-            part.result()
+        try:
+            for part in wait(parts, return_when=FIRST_EXCEPTION).done:
+                part.result()
+        except BaseException:
+            # The other parts wait for servers that are not wanted any more: they end at once when those have ended.
+            kill_all(pid for server in servers if (pid := server.pid()))
+            raise
 
 
 def settle(nodes, deadline):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 MARK = "TALLYMARK_STACK_SERVER"
-LOG_LINES = 25
+LOG_LINES, LOG_WIDTH = 25, 300  # of a log, in a message
 
 
 class Failure(Exception):
@@ -107,7 +107,7 @@ class Server:
             lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         except OSError as error:
             return f"(its log could not be read: {error})"
-        return "\n".join([f"The last lines of {self.log}:", *(f"  {line}" for line in lines)])
+        return "\n".join([f"The last lines of {self.log}:", *(f"  {line[:LOG_WIDTH]}" for line in lines)])
 
 
 def marked():
