@@ -89,11 +89,18 @@ class Kafka(Server):
     def command(self):
         return [*self.java(self.entry["heap"]), "kafka.Kafka", self.dir / "server.properties"]
 
+    def brokers(self):
+        return exchange((self.host, self.port), metadata_request(), lambda read, _: metadata_brokers(read))
+
     def check(self):
-        """It names every broker of the cluster: so it is registered itself, unfenced, and has the metadata."""
-        brokers = exchange((self.host, self.port), metadata_request(), lambda read, _: metadata_brokers(read))
-        if self.entry["brokers"] != len(brokers):
-            raise Failure(f"it knows {len(brokers)} of {self.entry['brokers']} brokers")
+        """It names itself: so it is registered, unfenced, and has the metadata."""
+        if self.entry["node"] not in self.brokers():
+            raise Failure("it is not part of its cluster yet")
+
+    def check_whole(self):
+        known = self.brokers()
+        if len(known) != self.entry["brokers"]:
+            raise Failure(f"it knows {len(known)} of {self.entry['brokers']} brokers")
 
 
 def metadata_request():

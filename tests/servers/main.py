@@ -253,17 +253,13 @@ def start_all(servers, deadline):
         return server, server.spawn()
 
     def brokers():
-        # None answers before all are there.
+        # None answers before a majority is there.
         for broker, process in list(map(first, by_kind["kafka"])):
             ready(broker, process)
 
     def nodes():
-        for number, node in enumerate(by_kind["store"], 1):
-            # Those that are not started yet are not missed yet.
-            whole, node.entry["nodes"] = node.entry["nodes"], number
+        for node in by_kind["store"]:
             ready(*first(node))
-            node.entry["nodes"] = whole
-        settle(by_kind["store"], deadline)
 
     def cache():
         for server in by_kind["redis"]:
@@ -278,19 +274,8 @@ def start_all(servers, deadline):
             # The other parts wait for servers that are not wanted any more: they end at once when those have ended.
             kill_all(pid for server in servers if (pid := server.pid()))
             raise
-
-
-def settle(nodes, deadline):
-    """Until every node knows every other, with one schema."""
-    for node in nodes:
-        while True:
-            try:
-                node.check()
-                break
-            except (OSError, Failure) as error:
-                if time.monotonic() > deadline:
-                    raise Failure(f"{node.name}: {error}\n{node.last_lines()}") from None
-            time.sleep(0.1)
+    for server in servers:
+        server.settle(deadline)
 
 
 def variables(stack, tools):
@@ -358,7 +343,13 @@ def start(stack, arguments):
         server = stack.server(arguments.server)
         if server.pid() is not None:
             raise Failure(f"{server.name} runs already (pid {server.pid()}); `kill` ends it, `cont` wakes one that was stopped")
-        server.wait(server.spawn(), time.monotonic() + arguments.timeout)
+        deadline = time.monotonic() + arguments.timeout
+        server.wait(server.spawn(), deadline)
+        alike = [other for other in stack.servers() if other.kind == server.kind]
+        if all(other.state() == "up" for other in alike):
+            # While others are down nobody can tell when all will agree.
+            for other in alike:
+                other.settle(deadline)
     say(f"{server.name} answers at {server.address} (pid {server.pid()})")
 
 

@@ -44,8 +44,12 @@ class Server:
         raise NotImplementedError
 
     def check(self):
-        """Returns when the server answers and is whole; raises OSError or Failure when not (yet)."""
+        """Returns when the server answers; raises OSError or Failure when not (yet)."""
         raise NotImplementedError
+
+    def check_whole(self):
+        """Returns when it also knows all others of its kind, as they know it."""
+        self.check()
 
     # -- process -----------------------------------------------------------------------------------------------------
 
@@ -85,14 +89,21 @@ class Server:
 
     def wait(self, process, deadline):
         """Until it answers; a process that ends, or a deadline that passes, is a failure with the log's last lines."""
+        self.until(self.check, deadline, process)
+
+    def settle(self, deadline):
+        """Until it knows the others too."""
+        self.until(self.check_whole, deadline)
+
+    def until(self, check, deadline, process=None):
         while True:
-            if process.poll() is not None:
+            if process and process.poll() is not None:
                 raise Failure(f"{self.name} ended with {process.returncode} before it answered.\n{self.last_lines()}")
             try:
-                return self.check()
+                return check()
             except (OSError, Failure) as error:
                 if time.monotonic() > deadline:
-                    raise Failure(f"{self.name} did not answer at {self.address} in time: {error}\n{self.last_lines()}") from None
+                    raise Failure(f"{self.name} at {self.address} is not ready in time: {error}\n{self.last_lines()}") from None
             time.sleep(0.1)
 
     def send(self, number):
