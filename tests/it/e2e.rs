@@ -5,6 +5,6 @@ mod counters;
 mod faults;
 mod http;
 mod offline;
-mod process;
+pub mod process;
 mod streams;
 mod trouble;

@@ -3,6 +3,7 @@
 mod admin;
 mod cli;
 mod client;
+mod compose;
 mod config;
 mod contract;
 mod e2e;
