@@ -30,6 +30,7 @@ mod get;
 mod lag;
 mod remote;
 mod run;
+mod schema;
 mod send;
 mod validate;
 
@@ -60,6 +61,9 @@ enum Command {
     /// Show the configuration in force
     #[command(subcommand, after_help = examples::CONFIG)]
     Config(ConfigCommand),
+    /// The store's CQL: print it, or apply it
+    #[command(subcommand, after_help = examples::SCHEMA)]
+    Schema(schema::Schema),
     /// Post items, or an access log, to a running ingest
     ///
     /// Requests that fail are made again with the same ids until the ingest has answered for every item. Items without an id
@@ -211,6 +215,8 @@ enum Action {
     Run(RunArgs),
     Validate(ValidateArgs),
     Show(ShowArgs),
+    SchemaPrint,
+    SchemaApply(schema::Apply),
     Send(send::Send),
     Get(get::Get),
     Lag(lag::Lag),
@@ -246,6 +252,8 @@ pub fn parse(
         Some(Command::Run(run)) => (Action::Run(run.args), run.settings),
         Some(Command::Validate(validate)) => (Action::Validate(validate.args), validate.settings),
         Some(Command::Config(ConfigCommand::Show(show))) => (Action::Show(show.args), show.settings),
+        Some(Command::Schema(schema::Schema::Print(print))) => (Action::SchemaPrint, print.settings),
+        Some(Command::Schema(schema::Schema::Apply(apply))) => (Action::SchemaApply(apply.args), apply.settings),
         Some(Command::Send(send)) => (Action::Send(send.args), send.settings),
         Some(Command::Get(get)) => (Action::Get(get.args), get.settings),
         Some(Command::Lag(lag)) => (Action::Lag(lag.args), lag.settings),
@@ -262,6 +270,8 @@ impl Invocation {
             Action::Run(args) => run::run(Config::load(layers, args.role)?),
             Action::Validate(args) => validate::validate(layers, args.role, args.no_connect),
             Action::Show(args) => config::show(layers, args.role, args.json),
+            Action::SchemaPrint => schema::print(&Config::load(layers, Role::All)?),
+            Action::SchemaApply(apply) => schema::apply(&Config::load(layers, Role::All)?, &apply),
             Action::Send(send) => remote::send(send, &Config::load(layers, Role::All)?),
             Action::Get(get) => remote::get(get, &Config::load(layers, Role::All)?),
             Action::Lag(lag) => remote::lag(lag, &Config::load(layers, Role::All)?),

@@ -9,7 +9,8 @@
 //! - **S5** [`Store::write_checkpoint`] answers `Ok` only when everything that was acknowledged before it is at least as
 //!   durable as the checkpoint itself (law 5: the checkpoint never leads, not even over a loss of power).
 //!
-//! Backends: [`embedded`] (local disk), [`memory`] (tests and the model). Which one runs is decided in `app.rs` alone.
+//! Backends: [`embedded`] (local disk), [`scylla`] (CQL), [`memory`] (tests and the model). Which one runs is decided in
+//! `app.rs` alone.
 
 use std::sync::Arc;
 
@@ -20,10 +21,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
     retry::{Classified, Kind},
+    units::Span,
 };
 
 pub mod embedded;
 pub mod memory;
+pub mod scylla;
 
 /// Settings under `store.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,11 +38,24 @@ pub struct Options {
     pub batch_rows: usize,
     /// Mutations in flight, over all lanes of the process.
     pub in_flight: usize,
+    /// Copies of every row, in a keyspace that is made now.
+    pub replication: u32,
+    /// The datacenter whose quorum is asked; empty: the only one.
+    pub datacenter: String,
+    /// How long one request may take.
+    pub timeout: Span,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { shards: 256, batch_rows: 100, in_flight: 32 }
+        Self {
+            shards: 256,
+            batch_rows: 100,
+            in_flight: 32,
+            replication: 3,
+            datacenter: String::new(),
+            timeout: Span::from_secs(5),
+        }
     }
 }
 

@@ -182,7 +182,7 @@ fn log_failure(error: log::Error) -> Failure {
     failure("log.url", error.kind(), &error)
 }
 
-fn store_failure(error: store::Error) -> Failure {
+pub(super) fn store_failure(error: store::Error) -> Failure {
     failure("store.url", error.kind(), &error)
 }
 

@@ -32,6 +32,24 @@ Examples:
   tallymark config show --json | jq '.[\"log.url\"]'
   tallymark config show --config tallymark.toml --set store.shards=64";
 
+pub const SCHEMA: &str = "\
+Examples:
+  tallymark schema print
+  tallymark schema apply --store scylla://cassandra-1:9042,cassandra-2:9042/tallymark";
+
+pub const SCHEMA_PRINT: &str = "\
+Examples:
+  tallymark schema print --store scylla://cassandra-1:9042/tallymark
+  tallymark schema print --set store.replication=1 | cqlsh cassandra-1";
+
+pub const SCHEMA_APPLY: &str = "\
+Exit codes: 0 applied, 1 refused, 2 configuration, 3 no server was reached.
+
+Examples:
+  tallymark schema apply --store scylla://cassandra-1:9042,cassandra-2:9042/tallymark
+  tallymark schema apply --store scylla://127.0.0.1:9042/trial --set store.replication=1
+  tallymark schema apply --dry-run --config tallymark.toml";
+
 pub const COMPLETIONS: &str = "\
 Examples:
   tallymark completions bash > /etc/bash_completion.d/tallymark

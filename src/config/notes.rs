@@ -78,6 +78,21 @@ pub const NOTES: &[Note] = &[
     note("store.shards", Between(1, i32::MAX as i64), "Shards of the hash space; fixed when the store is made."),
     note("store.batch_rows", Between(1, 65_535), "Most rows of one mutation."),
     note("store.in_flight", Between(1, 65_536), "Mutations in flight, over all lanes of the process."),
+    note(
+        "store.replication",
+        Between(1, 32),
+        "Copies of every row in a keyspace that `schema apply` makes; an existing keyspace keeps its own. 1: a trial on one node.",
+    ),
+    note(
+        "store.datacenter",
+        Free,
+        "The datacenter whose quorum is asked, the same for every process. Needed only where the store has several.",
+    ),
+    note(
+        "store.timeout",
+        Positive,
+        "How long one request to the store's servers may take; beyond it the request is tried again.",
+    ),
     note("hot.url", Free, "The hot view: `memory:`, `redis://…`, `rediss://…`, `redis-cluster://…` or `none:`."),
     note("hot.timeout", Positive, "How long an acknowledgement waits for the hot view at most."),
     note(

@@ -26,25 +26,34 @@ use tallymark::{
     },
 };
 
+use crate::support_scylla;
+
 /// A store, and names of its own for whoever asks.
 struct Bed {
     store: Arc<dyn Store>,
+    prefix: String,
     names: AtomicU32,
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Bed {
-    fn new(store: impl Store, dir: Option<tempfile::TempDir>) -> Self {
-        Self { store: Arc::new(store), names: AtomicU32::new(0), _dir: dir }
+    fn new(store: Arc<dyn Store>, dir: Option<tempfile::TempDir>) -> Self {
+        Self { store, prefix: "n".to_owned(), names: AtomicU32::new(0), _dir: dir }
     }
 
     fn embedded() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::new(Embedded::open(dir.path(), &Options::default()).unwrap(), Some(dir))
+        Self::new(Arc::new(Embedded::open(dir.path(), &Options::default()).unwrap()), Some(dir))
     }
 
     fn memory() -> Self {
-        Self::new(Memory::new(), None)
+        Self::new(Arc::new(Memory::new()), None)
+    }
+
+    /// One connection and one keyspace for all laws, and for later runs: names have a random part.
+    fn scylla() -> Self {
+        let prefix = format!("n{:08x}-", rand::random::<u32>());
+        Self { prefix, ..Self::new(support_scylla::shared(), None) }
     }
 
     fn fresh(&self) -> u32 {
@@ -52,7 +61,7 @@ impl Bed {
     }
 
     fn namespace(&self) -> Namespace {
-        Namespace::parse(&format!("n{}", self.fresh())).unwrap()
+        Namespace::parse(&format!("{}{}", self.prefix, self.fresh())).unwrap()
     }
 
     fn shard(&self) -> ShardKey {
@@ -60,7 +69,7 @@ impl Bed {
     }
 
     fn topic(&self) -> String {
-        format!("topic.{}", self.fresh())
+        format!("{}topic.{}", self.prefix, self.fresh())
     }
 
     async fn all(&self, key: &ShardKey) -> Vec<TotalRow> {
@@ -80,6 +89,12 @@ macro_rules! backends {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $law() {
                 super::$law(&super::Bed::memory()).await;
+            })*
+        }
+        mod scylla {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $law() {
+                super::$law(&super::Bed::scylla()).await;
             })*
         }
     };

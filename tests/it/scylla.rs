@@ -1,0 +1,5 @@
+//! The CQL store beyond the port's laws: its schema, what a user sees with plain CQL, and servers in trouble.
+
+mod rows;
+mod schema;
+mod trouble;
