@@ -79,6 +79,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, lane: Lane, stop: Canc
             resumed = context.resume(lane) => resumed?,
             () = stop.cancelled() => return Ok(()),
         };
+        context.hot.publishes_from(lane, covered);
         let next = machine.next();
         let open = context.log_settled(lane, || context.log.open(partition, next, leader_epoch));
         let cursor = tokio::select! { cursor = open => cursor?, () = stop.cancelled() => return Ok(()) };
@@ -367,10 +368,13 @@ impl Runner {
                 return Err(halt);
             }
         };
-        self.stored = self.stored.max(mark.seq.next());
+        let stored = mark.seq.next();
+        self.stored = self.stored.max(stored);
         self.trail.stored(self.now_ms(), mark);
         if !owed.is_empty() {
-            self.machine.fold_mut().owe_publish(&owed);
+            if !self.machine.fold_mut().owe_publish(&owed) {
+                self.context.hot.publishes_from(self.lane, stored);
+            }
             self.unflushed_since = self.unflushed_since.or(Some(Instant::now()));
         }
         let (stored, oldest) = (self.stored, self.oldest_unflushed_ms);

@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main.rs"]),
     ("reqwest", &["client"]),
     ("backoff", &["retry.rs"]),
+    ("redis", &["hot/redis"]),
     ("prost", &["pack", "receipt.rs", "ingest/batch.rs", "ingest/builder.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs"]),
 ];

@@ -12,6 +12,8 @@ mod house;
 mod ingest;
 mod lag;
 mod query;
+mod redis;
+mod stack;
 mod support;
 mod support_lag;
 mod support_query;
