@@ -12,7 +12,7 @@
 //! - **H4** Bounded: past `hot.max_pending` deltas in one entry the rest is left out and the entry is stale until the base of
 //!   the lane passes them; past the memory bound entries are evicted whole.
 //!
-//! Backends: [`memory`], [`none`]. Which one runs is decided in `app.rs` alone.
+//! Backends: [`memory`], [`redis`], [`none`]. Which one runs is decided in `app.rs` alone.
 
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ use crate::{
 
 pub mod memory;
 pub mod none;
+pub mod redis;
 
 /// Settings under `hot.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,12 @@ pub struct Options {
     pub memory: Size,
     /// How long a counter that nobody has counted is remembered as unknown.
     pub negative_ttl: Span,
+    /// How long an entry in Redis lives after it was last published or loaded.
+    pub ttl: Span,
+    /// What every key in Redis begins with.
+    pub prefix: String,
+    /// The certificates that `rediss:` trusts, a file in PEM; empty: those of the system.
+    pub ca_file: String,
 }
 
 impl Default for Options {
@@ -50,6 +57,9 @@ impl Default for Options {
             max_pending: 512,
             memory: Size::mib(256),
             negative_ttl: Span::from_secs(1),
+            ttl: Span::from_secs(3600),
+            prefix: "tallymark".to_owned(),
+            ca_file: String::new(),
         }
     }
 }
@@ -173,6 +183,10 @@ pub trait HotView: Send + Sync + 'static {
 
     /// Notes that a lane's publishes up to `seq` are through.
     async fn published(&self, lane: Lane, seq: Seq) -> Result<(), Error>;
+
+    /// From now on this process publishes everything of a lane from seq `from` on, and nothing below it. What lies below it
+    /// and was not published by anybody is lost: a backend that outlives the process shows no entry as full that may lack it.
+    fn publishes_from(&self, _lane: Lane, _from: Seq) {}
 
     /// A word for people: the backend's name; `false` when it holds nothing by design.
     fn describe(&self) -> (&'static str, bool);

@@ -102,6 +102,17 @@ pub const NOTES: &[Note] = &[
     ),
     note("hot.memory", Positive, "Most memory of the in-process hot view; entries are evicted beyond it."),
     note("hot.negative_ttl", Free, "How long a counter that nobody has counted is remembered as unknown."),
+    note(
+        "hot.ttl",
+        Positive,
+        "How long an entry in Redis lives after it was last published or loaded, give or take a tenth.",
+    ),
+    note(
+        "hot.prefix",
+        Free,
+        "What every key in Redis begins with. Programs that share a server need one each; so does a log or a store that is made anew.",
+    ),
+    note("hot.ca_file", Free, "Certificates that `rediss://` trusts, a file in PEM. Empty: those of the system."),
     note("ingest.max_body", Positive, "Largest body as sent; beyond it: 413."),
     note("ingest.max_decoded", Positive, "Largest body after decompression; beyond it: 413."),
     note("ingest.max_items", COUNT, "Most items of one request; beyond it: 413."),

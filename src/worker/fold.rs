@@ -402,19 +402,24 @@ impl Fold {
     }
 
     /// Owes these rows a publish again: the hot view did not take it. A row that was evicted meanwhile is let go: its entry
-    /// keeps its pending deltas, which are above its base, and so its value.
-    pub fn owe_publish(&mut self, named: &[Named]) {
+    /// keeps its pending deltas, which are above its base, and so its value. `false`: some were, and what their entries lack
+    /// nobody will publish.
+    pub fn owe_publish(&mut self, named: &[Named]) -> bool {
+        let mut all = true;
         for owed in named {
-            let Some(row) = self.rows.get_mut(owed.row as usize) else { continue };
-            if !row.vacant
-                && !row.named
-                && row.name == owed.name
-                && self.shards[row.shard as usize].key.namespace == owed.namespace
-            {
-                row.named = true;
-                self.named.push(owed.row);
+            let same = |row: &&mut Row| {
+                !row.vacant && row.name == owed.name && self.shards[row.shard as usize].key.namespace == owed.namespace
+            };
+            match self.rows.get_mut(owed.row as usize).filter(same) {
+                Some(row) if row.named => {}
+                Some(row) => {
+                    row.named = true;
+                    self.named.push(owed.row);
+                }
+                None => all = false,
             }
         }
+        all
     }
 
     /// Makes room for `wanted` more rows by evicting rows that are clean and that the checkpoint has passed.

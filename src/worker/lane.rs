@@ -79,6 +79,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, lane: Lane, stop: Canc
             resumed = context.resume(lane) => resumed?,
             () = stop.cancelled() => return Ok(()),
         };
+        context.hot.publishes_from(lane, covered);
         let next = machine.next();
         let open = context.log_settled(lane, || context.log.open(partition, next, leader_epoch));
         let cursor = tokio::select! { cursor = open => cursor?, () = stop.cancelled() => return Ok(()) };
@@ -368,15 +369,18 @@ impl Runner {
                 return Err(halt);
             }
         };
-        self.stored = self.stored.max(mark.seq.next());
-        if mark.seq.next() > self.covered {
+        let stored = mark.seq.next();
+        self.stored = self.stored.max(stored);
+        if stored > self.covered {
             self.trail.stored(self.now_ms(), mark);
         } else {
             // A publish alone, made up for: no checkpoint comes that a full lane could wait for.
             self.full = None;
         }
         if !owed.is_empty() {
-            self.machine.fold_mut().owe_publish(&owed);
+            if !self.machine.fold_mut().owe_publish(&owed) {
+                self.context.hot.publishes_from(self.lane, stored);
+            }
             self.unflushed_since = self.unflushed_since.or(Some(Instant::now()));
         }
         let (stored, oldest) = (self.stored, self.oldest_unflushed_ms);

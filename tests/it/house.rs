@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reqwest", &["client"]),
     ("backoff", &["retry.rs"]),
     ("scylla", &["store/scylla"]),
+    ("redis", &["hot/redis"]),
     ("prost", &["pack", "receipt.rs", "ingest/batch.rs", "ingest/builder.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs"]),
 ];

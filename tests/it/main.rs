@@ -13,6 +13,7 @@ mod house;
 mod ingest;
 mod lag;
 mod query;
+mod redis;
 mod scylla;
 mod stack;
 mod support;

@@ -7,6 +7,11 @@ pub fn scylla() -> String {
     server("TALLYMARK_TEST_SCYLLA")
 }
 
+/// The hot view's server, `host:port`.
+pub fn redis() -> String {
+    server("TALLYMARK_TEST_REDIS")
+}
+
 fn server(variable: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/stack/env");
     let written = || {

@@ -1,15 +1,18 @@
 //! The hot view's laws (H1 to H4), for every backend that holds anything; and what the one that holds nothing answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use tallymark::{
+    config::HotUrl,
     hot::{
         Base, Delta, HotKey, HotKind, HotView, LoadedBase, Options, Published, Shared, Token, View, memory::Memory,
-        none::Disabled,
+        none::Disabled, redis::Redis,
     },
     item::{Lane, Seq, TopicId},
-    units::Size,
+    units::{Size, Span},
 };
+
+use crate::stack;
 
 mod properties;
 
@@ -39,6 +42,34 @@ impl Backend for InProcess {
             view.add(lane(900), Seq(0), vec![filler]).await.unwrap();
         }
         panic!("the entry survives 10,000 others within 16 KiB");
+    }
+}
+
+/// The backend in Redis, on the stack's server: every view has a prefix of its own.
+pub struct InRedis;
+
+/// The views that are open, so that one that is only known as a view can be found again.
+static OPENED: Mutex<Vec<Weak<Redis>>> = Mutex::new(Vec::new());
+
+impl Backend for InRedis {
+    fn open(options: &Options) -> Shared {
+        let url = format!("redis://{}", stack::redis());
+        let Ok(HotUrl::Redis { tls, cluster, servers }) = url.parse() else { panic!("{url}") };
+        let prefix = format!("contract{:016x}", rand::random::<u64>());
+        // The suite is about what the view says, not about how fast a busy machine is.
+        let (timeout, ttl) = (Span::from_secs(5), Span::from_secs(60));
+        let view = Redis::open(tls, cluster, &servers, &Options { prefix, ttl, timeout, ..options.clone() }).unwrap();
+        let view = Arc::new(view);
+        OPENED.lock().unwrap().push(Arc::downgrade(&view));
+        view
+    }
+
+    async fn forget(view: &Shared, key: &HotKey) {
+        let same = |opened: &Arc<Redis>| std::ptr::addr_eq(Arc::as_ptr(opened), Arc::as_ptr(view));
+        let opened = OPENED.lock().unwrap().iter().filter_map(Weak::upgrade).find(same).expect("it was opened here");
+        let client = ::redis::Client::open(format!("redis://{}", stack::redis())).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let _: () = ::redis::cmd("DEL").arg(opened.key_of(key)).query_async(&mut connection).await.unwrap();
     }
 }
 
@@ -277,6 +308,21 @@ macro_rules! suite {
 }
 
 suite! { InProcess as memory:
+    what_is_pending_shows_only_once_every_base_is_loaded
+    the_same_delta_counts_once_in_whatever_order
+    a_base_only_rises_and_what_it_covers_is_ignored
+    lanes_add_up_and_do_not_touch_each_other
+    a_load_counts_only_while_its_token_is_there
+    of_a_loaded_and_a_published_base_the_higher_wins
+    a_lost_entry_is_a_miss_and_what_comes_later_does_not_make_it_full
+    an_entry_is_stale_until_every_lanes_publishes_pass_its_end
+    past_the_bound_deltas_are_left_out_until_the_base_passes_them
+    a_publish_writes_what_exists_and_counts_what_differed
+    a_counters_total_is_another_entry_than_its_untagged_series
+    sums_are_128_bits_wide_and_signed
+}
+
+suite! { InRedis as redis:
     what_is_pending_shows_only_once_every_base_is_loaded
     the_same_delta_counts_once_in_whatever_order
     a_base_only_rises_and_what_it_covers_is_ignored

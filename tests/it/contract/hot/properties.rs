@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tallymark::hot::{HotKey, LoadedBase, Options, Shared, Token, View};
 
-use super::{Backend, InProcess, Seq, add, counter, lane, publish, read};
+use super::{Backend, InProcess, InRedis, Seq, add, counter, lane, publish, read};
 
 const LANES: u32 = 2;
 const KEYS: usize = 2;
 const MAX_PENDING: usize = 4;
 
 fn block_on(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
 /// One entry, as the port's text describes it, with maps and no shortcuts.
@@ -303,5 +303,20 @@ proptest! {
     #[test]
     fn a_view_in_a_pipeline_never_claims_what_is_not_true(steps in proptest::collection::vec(steps(), 0..110)) {
         block_on(tells_the_truth::<InProcess>(steps));
+    }
+}
+
+proptest! {
+    // Each step is a round trip or three.
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_view_in_redis_follows_a_naive_model(writes in proptest::collection::vec(writes(), 0..60)) {
+        block_on(follows_the_model::<InRedis>(writes));
+    }
+
+    #[test]
+    fn a_view_in_redis_in_a_pipeline_never_claims_what_is_not_true(steps in proptest::collection::vec(steps(), 0..80)) {
+        block_on(tells_the_truth::<InRedis>(steps));
     }
 }
