@@ -18,6 +18,7 @@ mod backends;
 pub mod offline;
 mod running;
 mod runtime;
+pub mod topic;
 mod validate;
 
 pub use validate::validate;

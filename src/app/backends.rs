@@ -178,7 +178,7 @@ pub fn checks(config: &Config, role: Role, backends: &Backends, ingest: Option<i
     checks
 }
 
-fn log_failure(error: log::Error) -> Failure {
+pub fn log_failure(error: log::Error) -> Failure {
     failure("log.url", error.kind(), &error)
 }
 

@@ -1,0 +1,29 @@
+//! Where the real servers are that tests use: the environment says it, or what `tests/stack up` has written.
+
+use std::path::Path;
+
+/// The brokers of Kafka, `host:port[,…]`.
+pub fn kafka() -> String {
+    server("TALLYMARK_TEST_KAFKA")
+}
+
+/// The jars that Kafka itself is started from.
+pub fn kafka_classpath() -> String {
+    server("TALLYMARK_TEST_KAFKA_CLASSPATH")
+}
+
+/// The Java to start it with.
+pub fn java() -> String {
+    server("TALLYMARK_TEST_JAVA")
+}
+
+fn server(variable: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/stack/env");
+    let written = || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.lines().find_map(|line| Some(line.strip_prefix(variable)?.strip_prefix('=')?.to_owned()))
+    };
+    std::env::var(variable).ok().or_else(written).unwrap_or_else(|| {
+        panic!("{variable} is not set, and {} does not name it: run `tests/stack up`", file.display())
+    })
+}
