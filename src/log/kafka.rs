@@ -8,7 +8,7 @@
 //!
 //! What Kafka does silently is looked for: a topic that was made anew (its id), a log that was cut (leader epochs, and the
 //! last record read once more), a gap (offsets are contiguous: neither transactions nor compaction), foreign times.
-//! Retention is the broker's. `docs/decisions/0003-kafka.md` has the reasons.
+//! Retention is the broker's. `docs/decisions/0006-kafka.md` has the reasons.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

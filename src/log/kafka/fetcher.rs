@@ -62,7 +62,7 @@ pub(super) struct Callbacks {
     context: Context,
     topic: String,
     slots: Arc<Slots>,
-    /// Partitions that the library fetches: what may be unassigned.
+    /// Partitions that the library fetches: what may be unassigned. Locked while any of them is moved, paused or resumed.
     fetched: Mutex<BTreeSet<u32>>,
     rebalances: Option<mpsc::Sender<Rebalance>>,
 }
@@ -126,6 +126,17 @@ impl Callbacks {
         let partitions: Vec<u32> = partitions.iter().copied().filter(|partition| fetched.remove(partition)).collect();
         if let Err(error) = client.incremental_unassign(&self.list(&partitions)) {
             tracing::warn!(?partitions, error = %error, "the group does not take the answer to a revocation");
+        }
+    }
+
+    /// Pauses a partition whose slot is full. The slot may have been emptied since, and its resumption been done: under the
+    /// lock it is looked at again, or the partition would stay paused with nobody to resume it.
+    fn pause(&self, client: &Client, partition: u32) {
+        let _moving = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.slots.is_full(partition)
+            && let Err(error) = client.pause(&self.list(&[partition]))
+        {
+            tracing::debug!(partition, error = %error, "partition was not paused");
         }
     }
 
@@ -263,10 +274,8 @@ fn poll(client: Arc<Client>, identity: &Identity, ending: Ending) {
             Some(Ok(message)) => {
                 let Ok(partition) = u32::try_from(message.partition()) else { continue };
                 let record = record::of(&message);
-                if slots.push(partition, record) == Taken::Full
-                    && let Err(error) = client.pause(&client.context().list(&[partition]))
-                {
-                    tracing::debug!(partition, error = %error, "partition was not paused");
+                if slots.push(partition, record) == Taken::Full {
+                    client.context().pause(&client, partition);
                 }
             }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
@@ -324,14 +333,14 @@ fn do_as_member(client: &Client, work: Work) {
             tracing::warn!(?stopped, error = %error, "partitions were not unassigned");
         }
         // A pause outlives the assignment that it was made in.
-        resume(client, work.start.keys().copied().collect());
+        resume(client, work.start.keys().chain(&work.resume).copied().collect());
         for (partition, (next, epoch)) in work.start {
             let assigned = position(&callbacks.topic, partition, next, epoch).and_then(|list| {
                 let failed = |error| errors::of(&format!("partition {partition} cannot be read from {next}"), error);
                 client.incremental_assign(&list).map_err(failed)
             });
             match assigned {
-                Ok(()) => drop(fetched.insert(partition)),
+                Ok(()) => _ = fetched.insert(partition),
                 Err(error) => callbacks.slots.fail(partition, error),
             }
         }
@@ -339,11 +348,11 @@ fn do_as_member(client: &Client, work: Work) {
     if work.answer {
         callbacks.release(client, &[]);
     }
-    resume(client, work.resume);
 }
 
 fn do_alone(client: &Client, work: Work) {
     let callbacks = client.context();
+    let _moving = callbacks.fetched.lock().unwrap_or_else(PoisonError::into_inner);
     resume(client, work.start.keys().copied().collect());
     for (partition, (next, epoch)) in work.start {
         let assigned = position(&callbacks.topic, partition, next, epoch).and_then(|list| {

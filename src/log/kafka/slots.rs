@@ -189,6 +189,11 @@ impl Slots {
         Taken::Full
     }
 
+    /// Whether the partition is to be paused, still.
+    pub(super) fn is_full(&self, partition: u32) -> bool {
+        self.lock().slots.get(&partition).is_some_and(|slot| slot.paused)
+    }
+
     /// Something was met that may concern any of the partitions.
     pub(super) fn suspect_all(&self) {
         for slot in self.lock().slots.values_mut() {
