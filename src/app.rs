@@ -15,10 +15,12 @@ use crate::{
 };
 
 mod backends;
+mod epochs;
 pub mod offline;
 mod running;
 mod runtime;
 pub mod schema;
+pub mod topic;
 mod validate;
 
 pub use validate::validate;

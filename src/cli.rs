@@ -18,6 +18,7 @@ use clap::{
     Args, CommandFactory as _, Parser, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _,
 };
 
+use self::topic::TopicCommand;
 use crate::{
     config::{Config, Layers, Role},
     exit::{Exit, Failure},
@@ -32,6 +33,7 @@ mod remote;
 mod run;
 mod schema;
 mod send;
+mod topic;
 mod validate;
 
 /// A write-behind event-ingestion pipeline: a 2xx means durable, totals are visible at once, nothing is lost and a
@@ -55,6 +57,9 @@ enum Command {
     /// Run the roles until SIGTERM or SIGINT, then drain
     #[command(after_help = examples::RUN)]
     Run(Configured<RunArgs>),
+    /// Make the log's topic, or look whether it has the settings that it needs
+    #[command(subcommand, after_help = examples::TOPIC)]
+    Topic(topic::TopicCommand),
     /// Check the configuration and every dependency, and print every verdict
     #[command(after_help = examples::VALIDATE)]
     Validate(Configured<ValidateArgs>),
@@ -145,7 +150,7 @@ struct Settings {
     /// Read settings from this TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The log: embedded:DIR or kafka://host:port[,host:port]/topic
+    /// The log: embedded:DIR or kafka://[user:password@]host:port[,…]/topic
     #[arg(long, value_name = "URL")]
     log: Option<String>,
     /// The store: embedded:DIR or scylla://[user:password@]host:port[,…]/keyspace
@@ -220,6 +225,8 @@ enum Action {
     Send(send::Send),
     Get(get::Get),
     Lag(lag::Lag),
+    TopicCreate,
+    TopicCheck(topic::CheckArgs),
     Completions(clap_complete::Shell),
 }
 
@@ -257,6 +264,8 @@ pub fn parse(
         Some(Command::Send(send)) => (Action::Send(send.args), send.settings),
         Some(Command::Get(get)) => (Action::Get(get.args), get.settings),
         Some(Command::Lag(lag)) => (Action::Lag(lag.args), lag.settings),
+        Some(Command::Topic(TopicCommand::Create(create))) => (Action::TopicCreate, create.settings),
+        Some(Command::Topic(TopicCommand::Check(check))) => (Action::TopicCheck(check.args), check.settings),
         Some(Command::Completions { shell }) => (Action::Completions(shell), Settings::default()),
     };
     Ok(Invocation { action, layers: outer.with(inner).layers(variables) })
@@ -275,6 +284,8 @@ impl Invocation {
             Action::Send(send) => remote::send(send, &Config::load(layers, Role::All)?),
             Action::Get(get) => remote::get(get, &Config::load(layers, Role::All)?),
             Action::Lag(lag) => remote::lag(lag, &Config::load(layers, Role::All)?),
+            Action::TopicCreate => topic::create(&Config::load(layers, Role::All)?),
+            Action::TopicCheck(args) => topic::check(&Config::load(layers, Role::All)?, &args),
             Action::Completions(shell) => completions::print(shell, Cli::command()),
         }
     }

@@ -18,6 +18,7 @@
 //! The laws that all of this keeps are in `docs/architecture.md`.
 
 #![warn(missing_docs)]
+#![deny(unsafe_code)]
 
 pub mod admin;
 pub mod app;

@@ -11,7 +11,7 @@
 //! - **L6** A cursor delivers every offset from where it was opened, in order, once; a caller that does not poll
 //!   exerts backpressure. An offset below `bounds().start` answers [`Error::gone`].
 //!
-//! Backends: [`embedded`] (local disk). Which one runs is decided in `app.rs` alone.
+//! Backends: [`embedded`] (local disk), [`kafka`]. Which one runs is decided in `app.rs` alone.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,10 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     item::{Seq, TopicId},
     retry::{Classified, Kind},
-    units::Size,
+    units::{Size, Span},
 };
 
 pub mod embedded;
+pub mod kafka;
 
 /// Settings under `log.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,11 +35,50 @@ pub struct Options {
     pub partitions: u32,
     /// Bytes that the embedded log keeps over all partitions; never past what a lane still needs.
     pub retention_bytes: Size,
+    /// How long a topic that is made now keeps its records.
+    pub retention: Span,
+    /// Copies of each partition of a topic that is made now.
+    pub replication: u32,
+    /// The group of workers; empty: called as the topic.
+    pub group: String,
+    /// How long an append may take.
+    pub append_timeout: Span,
+    /// How long a question to the brokers may take.
+    pub request_timeout: Span,
+    /// Bytes of records that are handed to the brokers and not acknowledged.
+    pub buffer: Size,
+    /// How often it is checked that the topic is still the same.
+    pub identity_interval: Span,
+    /// Whether the connections to the brokers are encrypted.
+    pub tls: bool,
+    /// Certificates of the authorities that the brokers' certificates are checked against; empty: the system's.
+    pub ca_file: String,
+    /// This client's certificate, where the brokers ask for one.
+    pub cert_file: String,
+    /// Its private key.
+    pub key_file: String,
+    /// How to log in with the user and password of the URL.
+    pub sasl_mechanism: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { partitions: 0, retention_bytes: Size::gib(10) }
+        Self {
+            partitions: 0,
+            retention_bytes: Size::gib(10),
+            retention: Span::from_secs(7 * 86_400),
+            replication: 3,
+            group: String::new(),
+            append_timeout: Span::from_secs(10),
+            request_timeout: Span::from_secs(5),
+            buffer: Size::mib(64),
+            identity_interval: Span::from_secs(10),
+            tls: false,
+            ca_file: String::new(),
+            cert_file: String::new(),
+            key_file: String::new(),
+            sasl_mechanism: "none".to_owned(),
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Options {
     pub max_rows: usize,
     /// A shard with more rows than this is read row by row instead of as one slice.
     pub slice_rows: usize,
+    /// Bytes of packs that a lane reads ahead of Kafka.
+    pub read_bytes: Size,
     /// How long a worker may be silent before its lanes go to another.
     pub session_timeout: Span,
 }
@@ -58,6 +60,7 @@ impl Default for Options {
             checkpoint_delay: Span::from_secs(30),
             max_rows: 1_000_000,
             slice_rows: 10_000,
+            read_bytes: Size::mib(1),
             session_timeout: Span::from_secs(10),
         }
     }

@@ -1,18 +1,23 @@
-//! Opening what the configuration names: log, store and hot view, and the first epoch.
+//! Opening what the configuration names: log, store and hot view.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use bytes::Bytes;
+
+use super::{epochs, topic};
 use crate::{
     admin::Check,
-    clock,
     config::{Config, HotUrl, LogUrl, Role, StoreUrl, redact},
     data_dir::{self, DataDir},
     exit::Failure,
-    hot, ingest,
-    item::Epoch,
+    hot::{self, HotKey, HotKind},
+    ingest,
     log::{self, Log},
     retry::{Classified as _, Kind},
-    store::{self, EpochRow, Store},
+    store::{self, Store},
 };
 
 /// The embedded log's topic.
@@ -31,74 +36,63 @@ pub struct Backends {
     pub hot: hot::Shared,
     /// Shards of the epoch in force: they route increments.
     pub shards: u32,
-    /// The locks of the data folders: they end when this is dropped.
-    _locks: Vec<DataDir>,
-}
-
-/// Log and store of this machine's disk, and the locks of their folders.
-pub struct Disk {
-    /// The log.
-    pub log: Arc<dyn Log>,
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// They end when this is dropped, after log and store.
-    pub locks: Vec<DataDir>,
+    /// Dropped last, after log and store.
+    _folders: Folders,
 }
 
 /// Opens everything. Nothing is bound yet: what fails, fails before a client can see it.
 pub async fn open(config: &Config) -> Result<Backends, Failure> {
-    let (log_dir, store_dir) = embedded(config).ok_or_else(|| {
-        Failure::usage("log.url and store.url must be embedded: this version serves no other backend")
-    })?;
-    let locks = lock(log_dir, store_dir).map_err(|error| Failure::failed(error.to_string()))?;
-    let Disk { log, store, locks } = open_disk(config, locks).await?;
-    let hot: hot::Shared = match &config.hot.url {
-        HotUrl::Memory => Arc::new(hot::memory::Memory::new(&config.hot.options)),
-        HotUrl::None => Arc::new(hot::none::Disabled),
-        HotUrl::Redis { .. } => return Err(Failure::usage("hot.url: this version serves memory: and none:")),
-    };
-    let shards = begin_first_epoch(&*log, &*store, config).await.map_err(store_failure)?;
-    Ok(Backends { log, store, hot, shards, _locks: locks })
+    let folders = Folders::lock(config).map_err(|error| Failure::failed(error.to_string()))?;
+    let log = open_log(config, &folders).await?;
+    let store = open_store(config, &folders).await?;
+    let hot = open_hot(config)?;
+    let shards = epochs::begin_first(log.topology(), &*store, config).await.map_err(store_failure)?;
+    Ok(Backends { log, store, hot, shards, _folders: folders })
+}
+
+/// The data folders of the backends that are embedded, and their locks.
+pub struct Folders {
+    log: Option<PathBuf>,
+    store: Option<PathBuf>,
+    _locks: Vec<DataDir>,
+}
+
+impl Folders {
+    /// Takes the data folders that the configuration names, which may be one.
+    pub fn lock(config: &Config) -> Result<Self, data_dir::Error> {
+        let (log_dir, store_dir) = (log_dir(config), store_dir(config));
+        let mut locks: Vec<DataDir> = Vec::new();
+        for dir in [log_dir, store_dir].into_iter().flatten() {
+            if !locks.iter().any(|lock| same_folder(lock.path(), dir)) {
+                locks.push(DataDir::open(dir)?);
+            }
+        }
+        Ok(Self { log: log_dir.map(data_dir::log_in), store: store_dir.map(data_dir::store_in), _locks: locks })
+    }
+}
+
+fn log_dir(config: &Config) -> Option<&Path> {
+    match &config.log.url {
+        LogUrl::Embedded { dir } => Some(dir),
+        LogUrl::Kafka { .. } => None,
+    }
+}
+
+fn store_dir(config: &Config) -> Option<&Path> {
+    match &config.store.url {
+        StoreUrl::Embedded { dir } => Some(dir),
+        StoreUrl::Scylla { .. } => None,
+    }
 }
 
 /// The data folders of log and store, when both are embedded.
 pub fn embedded(config: &Config) -> Option<(&Path, &Path)> {
-    match (&config.log.url, &config.store.url) {
-        (LogUrl::Embedded { dir: log }, StoreUrl::Embedded { dir: store }) => Some((log, store)),
-        _ => None,
-    }
+    log_dir(config).zip(store_dir(config))
 }
 
-/// Takes the data folders of log and store, which may be one: the first is the log's, the last the store's.
-pub fn lock(log_dir: &Path, store_dir: &Path) -> Result<Vec<DataDir>, data_dir::Error> {
-    let mut locks = vec![DataDir::open(log_dir)?];
-    if !same_folder(log_dir, store_dir) {
-        locks.push(DataDir::open(store_dir)?);
-    }
-    Ok(locks)
-}
-
-/// Opens log and store in folders that this process owns.
-pub async fn open_disk(config: &Config, locks: Vec<DataDir>) -> Result<Disk, Failure> {
-    const TAKEN: &str = "a folder for the log was taken";
-    let (log_path, store_path) = (locks.first().expect(TAKEN).log(), locks.last().expect(TAKEN).store());
-    let (log_options, store_options) = (config.log.options.clone(), config.store.options.clone());
-    let (log, store) = tokio::task::spawn_blocking(move || {
-        let log = log::embedded::Embedded::open(&log_path, TOPIC, &log_options).map_err(log_failure)?;
-        let store = store::embedded::Embedded::open(&store_path, &store_options).map_err(store_failure)?;
-        Ok::<_, Failure>((log, store))
-    })
-    .await
-    .map_err(|error| Failure::failed(format!("opening the data folder ended unexpectedly: {error}")))??;
-    Ok(Disk { log: Arc::new(log), store: Arc::new(store), locks })
-}
-
-/// The log's folder, when nothing has been made there yet.
+/// The log's folder, when the log is embedded and nothing has been made there yet.
 pub fn unused_folder(config: &Config) -> Option<&Path> {
-    match &config.log.url {
-        LogUrl::Embedded { dir } if !dir.exists() => Some(dir),
-        _ => None,
-    }
+    log_dir(config).filter(|dir| !dir.exists())
 }
 
 fn same_folder(a: &Path, b: &Path) -> bool {
@@ -109,39 +103,58 @@ fn same_folder(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Pins layout and dedup window of a log that nobody has used yet, and answers the shards in force. An embedded log is its
-/// own topic, made by its first start; a store that knows another life of it is left alone: the lanes halt and say so.
-async fn begin_first_epoch(log: &dyn Log, store: &dyn Store, config: &Config) -> Result<u32, store::Error> {
-    let topology = log.topology();
-    let epochs = store.epochs(&topology.topic).await?;
-    if let Some(epoch) = epochs.iter().rfind(|epoch| epoch.topic_id == topology.topic_id) {
-        let settings = (config.store.options.shards, config.dedup.window.as_micros(), config.dedup.max_ids);
-        if (epoch.shards, epoch.dedup_window_us, epoch.dedup_max_ids) != settings {
-            tracing::warn!(
-                shards = epoch.shards,
-                dedup_window_us = epoch.dedup_window_us,
-                dedup_max_ids = epoch.dedup_max_ids,
-                "store.shards or dedup settings differ from those that the log began with; the log's are in force"
-            );
+/// Opens the log; an embedded one in its folder.
+pub async fn open_log(config: &Config, folders: &Folders) -> Result<Arc<dyn Log>, Failure> {
+    let options = config.log.options.clone();
+    match (&config.log.url, folders.log.clone()) {
+        (LogUrl::Kafka { servers }, _) => {
+            let log = log::kafka::Kafka::open(servers, &options, &topic::needs(config)).await.map_err(log_failure)?;
+            Ok(Arc::new(log))
         }
-        return Ok(epoch.shards);
+        (LogUrl::Embedded { dir }, folder) => {
+            let folder = folder.unwrap_or_else(|| data_dir::log_in(dir));
+            let open = move || log::embedded::Embedded::open(&folder, TOPIC, &options);
+            Ok(Arc::new(opening(open).await?.map_err(log_failure)?))
+        }
     }
-    let (partitions, shards) = (topology.partitions, config.store.options.shards);
-    if epochs.is_empty() {
-        let epoch = EpochRow {
-            epoch: Epoch::of(topology.topic_id, partitions, shards),
-            topic_id: topology.topic_id,
-            cluster_id: topology.cluster_id.clone(),
-            partitions,
-            shards,
-            dedup_window_us: config.dedup.window.as_micros(),
-            dedup_max_ids: config.dedup.max_ids,
-            created_ms: clock::now_ms(),
-        };
-        tracing::info!(epoch = %epoch.epoch, partitions, shards, "first epoch begun");
-        store.begin_epoch(&topology.topic, &epoch).await?;
+}
+
+/// Opens the store; an embedded one in its folder.
+pub async fn open_store(config: &Config, folders: &Folders) -> Result<Arc<dyn Store>, Failure> {
+    let options = config.store.options.clone();
+    match (&config.store.url, folders.store.clone()) {
+        (StoreUrl::Scylla { servers }, _) => {
+            Ok(Arc::new(store::scylla::Scylla::open(servers, &options).await.map_err(store_failure)?))
+        }
+        (StoreUrl::Embedded { dir }, folder) => {
+            let folder = folder.unwrap_or_else(|| data_dir::store_in(dir));
+            let open = move || store::embedded::Embedded::open(&folder, &options);
+            Ok(Arc::new(opening(open).await?.map_err(store_failure)?))
+        }
     }
-    Ok(shards)
+}
+
+/// Opens the hot view, which need not be there yet.
+pub fn open_hot(config: &Config) -> Result<hot::Shared, Failure> {
+    Ok(match &config.hot.url {
+        HotUrl::Memory => Arc::new(hot::memory::Memory::new(&config.hot.options)),
+        HotUrl::None => Arc::new(hot::none::Disabled),
+        HotUrl::Redis { tls, cluster, servers } => {
+            let view = hot::redis::Redis::open(*tls, *cluster, servers, &config.hot.options);
+            Arc::new(view.map_err(|error| failure("hot.url", error.kind, &error))?)
+        }
+    })
+}
+
+/// Opening recovers, and reads and writes files for as long as that takes.
+async fn opening<T: Send + 'static>(open: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(|error| Failure::failed(format!("opening the data folder ended unexpectedly: {error}")))
+}
+
+/// An entry that nobody writes: reading it asks the servers.
+pub(super) fn probe() -> HotKey {
+    HotKey { kind: HotKind::Series, key: Bytes::from_static(b"?") }
 }
 
 /// How each backend is asked whether it works.
@@ -161,7 +174,7 @@ pub fn checks(config: &Config, role: Role, backends: &Backends, ingest: Option<i
     if hot.describe().1 {
         checks.push(Check::new("hot", redact(config.settings().text("hot.url")), false, move || {
             let hot = hot.clone();
-            async move { hot.read(&[]).await.map(drop).map_err(|error| error.to_string()) }
+            async move { hot.read(&[probe()]).await.map(drop).map_err(|error| error.to_string()) }
         }));
     }
     if let Some(ingest) = ingest {
@@ -178,7 +191,7 @@ pub fn checks(config: &Config, role: Role, backends: &Backends, ingest: Option<i
     checks
 }
 
-fn log_failure(error: log::Error) -> Failure {
+pub(super) fn log_failure(error: log::Error) -> Failure {
     failure("log.url", error.kind(), &error)
 }
 

@@ -10,11 +10,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::backends::{self, Disk};
+use super::backends::{self, Folders};
 use crate::{
     admin,
     config::Config,
-    data_dir::{self, DataDir},
+    data_dir,
     exit::Failure,
     hot, ingest, lag,
     progress::Progress,
@@ -32,7 +32,7 @@ pub struct Folder {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     /// Dropped last: the locks end with it.
-    _locks: Vec<DataDir>,
+    _folders: Folders,
 }
 
 /// Why a folder that is there cannot be answered from.
@@ -65,11 +65,12 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
         return Ok(None);
     }
     let path = log_dir.to_owned();
-    let locks = backends::lock(log_dir, store_dir).map_err(|error| match error {
+    let folders = Folders::lock(config).map_err(|error| match error {
         data_dir::Error::InUse { path, pid } => Error::InUse { path, pid },
         other => Error::Failed(Failure::failed(other.to_string())),
     })?;
-    let Disk { log, store, locks } = backends::open_disk(config, locks).await?;
+    let log = backends::open_log(config, &folders).await?;
+    let store = backends::open_store(config, &folders).await?;
 
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
     let deps = lag::Deps { log: log.clone(), store: store.clone(), board: Board::default() };
@@ -94,7 +95,7 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
     let url = format!("http://{}", listener.local_addr().map_err(cannot)?);
     let (options, stopped) = (config.http.clone(), stop.clone());
     tasks.spawn(async move { server::serve(listener, router, &options, stopped).await });
-    Ok(Some(Folder { url, path, stop, tasks, _locks: locks }))
+    Ok(Some(Folder { url, path, stop, tasks, _folders: folders }))
 }
 
 impl Folder {

@@ -1,15 +1,23 @@
 //! Everything that a configuration names, tried without serving anything: the data folder, log, store, and addresses.
 
-use super::{backends, running::Ports};
+use std::sync::Arc;
+
+use super::{
+    backends::{self, Folders},
+    running::Ports,
+};
 use crate::{
     config::{
         Config,
         verdict::{Standing, Verdict},
     },
     exit::{Exit, Failure},
+    log::Log,
+    store::Store,
 };
 
-/// Opens what the configuration names and closes it again. A folder that does not exist yet is not made.
+/// Opens what the configuration names and closes it again. A folder that does not exist yet is not made, and nothing is
+/// begun in a store that knows no epoch.
 pub async fn validate(config: &Config) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     match backends::unused_folder(config) {
@@ -26,23 +34,43 @@ pub async fn validate(config: &Config) -> Vec<Verdict> {
 }
 
 async fn opened(config: &Config, verdicts: &mut Vec<Verdict>) {
-    let backends = match backends::open(config).await {
-        Ok(backends) => backends,
-        Err(failure) => return verdicts.push(verdict("data", Err(failure))),
+    let folders = match Folders::lock(config) {
+        Ok(folders) => folders,
+        Err(error) => return verdicts.push(verdict("data", Err(Failure::failed(error.to_string())))),
     };
-    let topology = backends.log.topology();
-    let log = backends
-        .log
-        .check()
-        .await
-        .map(|()| format!("topic {} with {} partitions", topology.topic, topology.partitions));
-    verdicts.push(verdict("log", log.map_err(|error| Failure::failed(error.to_string()))));
-    let store = backends.store.lanes(&topology.topic).await;
-    let store = store.map(|lanes| format!("{} lanes, {} shards", lanes.len(), backends.shards));
-    verdicts.push(verdict("store", store.map_err(|error| Failure::failed(error.to_string()))));
-    let (hot, holds) = backends.hot.describe();
-    let message = if holds { format!("{hot}: in this process") } else { format!("{hot}: totals come from the store") };
-    verdicts.push(Verdict::new("hot", Standing::Good, message));
+    let log = backends::open_log(config, &folders).await;
+    verdicts.push(verdict("log", looked_at(&log).await));
+    let topic = log.as_ref().map(|log| log.topology().topic.clone()).ok();
+    let store = match backends::open_store(config, &folders).await {
+        Ok(store) => lanes(&*store, topic.as_deref(), config).await,
+        Err(failure) => Err(failure),
+    };
+    verdicts.push(verdict("store", store));
+    verdicts.push(match backends::open_hot(config) {
+        Err(failure) => verdict("hot", Err(failure)),
+        Ok(hot) => {
+            let (name, holds) = hot.describe();
+            match hot.read(&[backends::probe()]).await {
+                _ if !holds => Verdict::new("hot", Standing::Good, format!("{name}: totals come from the store")),
+                Ok(_) => Verdict::new("hot", Standing::Good, format!("{name} answers")),
+                // It never keeps anything from starting (law 8).
+                Err(error) => Verdict::new("hot", Standing::Warning, format!("hot.url: {error}; totals come from the store")),
+            }
+        }
+    });
+}
+
+async fn looked_at(log: &Result<Arc<dyn Log>, Failure>) -> Result<String, Failure> {
+    let log = log.as_ref().map_err(Clone::clone)?;
+    let topology = log.topology();
+    log.check().await.map_err(|error| Failure::failed(format!("log.url: {error}")))?;
+    Ok(format!("topic {} with {} partitions", topology.topic, topology.partitions))
+}
+
+/// What the store knows of the topic; of any, when the log could not be opened.
+async fn lanes(store: &dyn Store, topic: Option<&str>, config: &Config) -> Result<String, Failure> {
+    let lanes = store.lanes(topic.unwrap_or_default()).await.map_err(backends::store_failure)?;
+    Ok(format!("{} lanes, {} shards", lanes.len(), config.store.options.shards))
 }
 
 fn verdict(subject: &str, outcome: Result<String, Failure>) -> Verdict {

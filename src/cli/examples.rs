@@ -26,6 +26,11 @@ Examples:
   tallymark validate --config tallymark.toml
   tallymark validate --no-connect --role worker";
 
+pub const TOPIC: &str = "\
+Examples:
+  tallymark topic create --log kafka://localhost:9092/tallymark.packs
+  tallymark topic check --json";
+
 pub const CONFIG: &str = "\
 Examples:
   tallymark config show

@@ -36,38 +36,30 @@ pub fn runnable(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let settings = config.settings();
     let mut refuse = |name: &str, why: String| problems.push(settings.problem(name, &why));
-    let alone = config.role != Role::All;
     let role = config.role;
+    if role == Role::All {
+        return problems;
+    }
     let owned = |what: &str, shared: &str| {
         format!(
             "the role {role} alone cannot use an embedded {what}: one process owns it, and nobody else could read or write it; \
-             run the role `all` (a {what} that processes share, {shared}://…, is not served by this build yet)"
+             name a {what} that processes share, {shared}://…, or run the role `all`"
         )
     };
-    match &config.log.url {
-        LogUrl::Embedded { .. } if alone => refuse("log.url", owned("log", "kafka")),
-        LogUrl::Embedded { .. } => {}
-        LogUrl::Kafka { .. } => refuse("log.url", unserved("kafka", "embedded:DIR")),
+    if let LogUrl::Embedded { .. } = &config.log.url {
+        refuse("log.url", owned("log", "kafka"));
     }
-    match &config.store.url {
-        StoreUrl::Embedded { .. } if alone => refuse("store.url", owned("store", "scylla")),
-        StoreUrl::Embedded { .. } => {}
-        StoreUrl::Scylla { .. } => refuse("store.url", unserved("scylla", "embedded:DIR")),
+    if let StoreUrl::Embedded { .. } = &config.store.url {
+        refuse("store.url", owned("store", "scylla"));
     }
-    match &config.hot.url {
-        HotUrl::Memory if alone => refuse(
+    if config.hot.url == HotUrl::Memory {
+        refuse(
             "hot.url",
             format!(
                 "the role {role} alone cannot use a hot view in its own memory: other processes would not see it, \
-                 and its totals would be wrong; set --hot none:"
+                 and its totals would be wrong; set --hot redis://… or --hot none:"
             ),
-        ),
-        HotUrl::Memory | HotUrl::None => {}
-        HotUrl::Redis { .. } => refuse("hot.url", unserved("redis", "memory: or none:")),
+        );
     }
     problems
-}
-
-fn unserved(backend: &str, instead: &str) -> String {
-    format!("{backend} is not served by this build yet; use {instead}")
 }

@@ -63,7 +63,11 @@ pub const NOTES: &[Note] = &[
         Free,
         "The namespace that the commands `send` and `get` name in their requests. The flag is theirs alone; unset, they leave it to the server.",
     ),
-    note("log.url", Free, "The log: `embedded:DIR` or `kafka://host:port[,host:port]/topic`."),
+    note(
+        "log.url",
+        Free,
+        "The log: `embedded:DIR` or `kafka://[user:password@]host:port[,host:port]/topic`; user and password percent-encoded.",
+    ),
     note(
         "log.partitions",
         Between(0, 1_024),
@@ -73,6 +77,46 @@ pub const NOTES: &[Note] = &[
         "log.retention_bytes",
         Positive,
         "Bytes that the embedded log keeps over all partitions; never past what a lane still needs.",
+    ),
+    note(
+        "log.retention",
+        Positive,
+        "How long a topic that is made now keeps its records; at least twice `dedup.window`.",
+    ),
+    note(
+        "log.replication",
+        Between(1, 32),
+        "Copies of each partition of a topic that is made now. With 3 or more, two must have a record before it is acknowledged.",
+    ),
+    note("log.group", Free, "The consumer group of the workers; empty: called as the topic."),
+    note(
+        "log.append_timeout",
+        Positive,
+        "How long an append to Kafka may take; beyond it: 503, and it is unknown whether it was appended.",
+    ),
+    note("log.request_timeout", Positive, "How long a question to the brokers may take, at start too."),
+    note(
+        "log.buffer",
+        Positive,
+        "Bytes of packs that are handed to the brokers and not acknowledged; beyond it appends wait.",
+    ),
+    note(
+        "log.identity_interval",
+        Positive,
+        "How often it is checked that the topic was not deleted and made anew, and has its partitions still.",
+    ),
+    note("log.tls", Free, "Whether the connections to the brokers are encrypted."),
+    note(
+        "log.ca_file",
+        Free,
+        "PEM file of the authorities that the brokers' certificates are checked against; empty: the system's.",
+    ),
+    note("log.cert_file", Free, "PEM file of this client's certificate, where the brokers ask for one."),
+    note("log.key_file", Free, "PEM file of that certificate's private key."),
+    note(
+        "log.sasl_mechanism",
+        OneOf(crate::log::kafka::SASL_MECHANISMS),
+        "How to log in to the brokers with the user and password of `log.url`.",
     ),
     note("store.url", Free, "The store: `embedded:DIR` or `scylla://[user:password@]host:port[,…]/keyspace`."),
     note("store.shards", Between(1, i32::MAX as i64), "Shards of the hash space; fixed when the store is made."),
@@ -160,6 +204,7 @@ pub const NOTES: &[Note] = &[
         Between(0, 1_000_000_000),
         "A shard with more rows than this is read row by row instead of as one slice.",
     ),
+    note("worker.read_bytes", Positive, "Bytes of packs that a lane on Kafka reads ahead; then its partition is paused."),
     note("worker.session_timeout", Positive, "How long a worker may be silent before its lanes go to another."),
     note("dedup.window", Positive, "How long an id is remembered, in log time: a retry within it counts once."),
     note(

@@ -181,7 +181,7 @@ pub enum LogUrl {
         /// The data folder.
         dir: PathBuf,
     },
-    /// `kafka://host:port[,host:port]/topic`.
+    /// `kafka://[user:password@]host:port[,host:port]/topic`.
     Kafka {
         /// The brokers; the path is the topic.
         servers: Servers,
@@ -192,7 +192,7 @@ impl FromStr for LogUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORMS: &str = "`embedded:DIR` or `kafka://host:port[,host:port]/topic`";
+        const FORMS: &str = "`embedded:DIR` or `kafka://[user:password@]host:port[,host:port]/topic`";
         if let Some(rest) = text.strip_prefix("kafka://") {
             let servers = Servers::parse(rest, None).map_err(|why| format!("{why}; {}", expected(FORMS)))?;
             if !is_name(&servers.path, 249) {

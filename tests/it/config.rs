@@ -211,7 +211,7 @@ fn a_wrong_value_is_named_with_its_setting_its_source_and_what_is_expected() {
         ("log_format=xml", "one of auto, text, json"),
         ("log_level=inof", "`inof` is not a log level"),
         ("namespace=Big One", "[a-z0-9]"),
-        ("log.url=postgres://h:1/t", "`kafka://host:port[,host:port]/topic`"),
+        ("log.url=postgres://h:1/t", "`kafka://[user:password@]host:port[,host:port]/topic`"),
         ("store=embedded:", "names no folder"),
         ("hot.url=redis", "`memory:`"),
         ("retry.max=1ms", "at least retry.initial, which is \"50ms\" (default)"),

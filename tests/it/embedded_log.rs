@@ -147,7 +147,7 @@ async fn damage_amid_the_journal_is_an_error_and_nothing_vanishes() {
 async fn damage_in_a_table_is_delivered_as_damage_or_keeps_the_log_closed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let options = Options { partitions: 1, retention_bytes: Size::mib(8) };
+    let options = Options { partitions: 1, retention_bytes: Size::mib(8), ..Options::default() };
     let log = Embedded::open(&path, "packs", &options).unwrap();
     let count = 3_000;
     for group in 0..30 {
@@ -199,7 +199,7 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 async fn a_copy_of_the_files_under_load_has_every_acknowledged_record() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let options = Options { partitions: 2, retention_bytes: Size::mib(64) };
+    let options = Options { partitions: 2, retention_bytes: Size::mib(64), ..Options::default() };
     let log = std::sync::Arc::new(Embedded::open(&path, "packs", &options).unwrap());
     let writer = {
         let log = log.clone();

@@ -11,6 +11,7 @@ mod embedded_log;
 mod embedded_store;
 mod house;
 mod ingest;
+mod kafka;
 mod lag;
 mod query;
 mod redis;

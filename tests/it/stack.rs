@@ -2,6 +2,21 @@
 
 use std::path::Path;
 
+/// The brokers of Kafka, `host:port[,…]`.
+pub fn kafka() -> String {
+    server("TALLYMARK_TEST_KAFKA")
+}
+
+/// The jars that Kafka itself is started from.
+pub fn kafka_classpath() -> String {
+    server("TALLYMARK_TEST_KAFKA_CLASSPATH")
+}
+
+/// The Java to start it with.
+pub fn java() -> String {
+    server("TALLYMARK_TEST_JAVA")
+}
+
 /// The nodes of the CQL store, `host:port[,…]`.
 pub fn scylla() -> String {
     server("TALLYMARK_TEST_SCYLLA")

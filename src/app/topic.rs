@@ -1,0 +1,61 @@
+//! The log's topic, for the commands that make it and look at it.
+
+use super::{
+    backends::{self, Folders, log_failure, store_failure},
+    epochs,
+};
+use crate::{
+    config::{Config, LogUrl},
+    exit::Failure,
+    log::kafka::{
+        Needs,
+        topic::{self, Created, Report},
+    },
+};
+
+/// What a command finds where the log is.
+pub enum Topic<T> {
+    /// A topic on Kafka.
+    Kafka(T),
+    /// An embedded log: it is its own topic.
+    Embedded,
+}
+
+/// What the rest of the configuration asks of a log on Kafka.
+pub fn needs(config: &Config) -> Needs {
+    Needs {
+        session_timeout: config.worker.session_timeout.0,
+        dedup_window: config.dedup.window.0,
+        pack_bytes: config.ingest.pack_bytes.as_usize(),
+        read_ahead: config.worker.read_bytes.as_usize(),
+    }
+}
+
+/// Makes the topic that the configuration names.
+///
+/// # Errors
+/// Kafka cannot be reached (exit code 3), or refuses.
+pub async fn create(config: &Config) -> Result<Topic<Created>, Failure> {
+    let LogUrl::Kafka { servers } = &config.log.url else { return Ok(Topic::Embedded) };
+    topic::create(servers, &config.log.options, &needs(config)).await.map(Topic::Kafka).map_err(log_failure)
+}
+
+/// Begins the first epoch of the topic in the store, if the store knows none (law 2).
+///
+/// # Errors
+/// Log or store cannot be reached or used.
+pub async fn begin_epoch(config: &Config) -> Result<(), Failure> {
+    let folders = Folders::lock(config).map_err(|error| Failure::failed(error.to_string()))?;
+    let log = backends::open_log(config, &folders).await?;
+    let store = backends::open_store(config, &folders).await?;
+    epochs::begin_first(log.topology(), &*store, config).await.map(drop).map_err(store_failure)
+}
+
+/// Looks at the topic that the configuration names.
+///
+/// # Errors
+/// Kafka cannot be reached (exit code 3), or there is no such topic.
+pub async fn check(config: &Config) -> Result<Topic<Report>, Failure> {
+    let LogUrl::Kafka { servers } = &config.log.url else { return Ok(Topic::Embedded) };
+    topic::check(servers, &config.log.options, &needs(config)).await.map(Topic::Kafka).map_err(log_failure)
+}

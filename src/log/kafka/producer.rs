@@ -1,0 +1,230 @@
+//! Appending: an idempotent producer that answers when every in-sync replica has the record (L1).
+//!
+//! What is handed over and not answered is bounded by bytes: at the bound an append waits, and past the deadline it is
+//! refused, certainly not appended. The deadline is ours: with all brokers away the library's own came seconds late.
+//! A record whose deadline has passed may still be appended later; the answer says that it is unknown.
+//!
+//! An idempotent producer that cannot prove any more that nothing is doubled ends with a fatal error. Then a new one takes
+//! its place: a record doubled in between carries the same pack id, and the lanes drop it (law 7).
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rdkafka::{
+    client::ClientContext,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{DeliveryResult, Header, Message as _, OwnedHeaders, Timestamp},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    types::RDKafkaErrorCode,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    super::{Appended, Error},
+    chatter::Context,
+    closing::Closing,
+    connection::Connection,
+    errors,
+    record::FORMAT_HEADER,
+};
+use crate::{clock, item::Seq, retry::Kind};
+
+/// Bytes are counted in permits of this size.
+const PERMIT_BYTES: usize = 1 << 10;
+
+/// What waits for the answer to one record. Its share of the bound is given back when the library lets go of the record,
+/// which may be after whoever waited has gone.
+pub(super) struct Waiting {
+    answer: oneshot::Sender<Result<Appended, RDKafkaErrorCode>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+pub(super) struct Delivery(Context);
+
+impl ClientContext for Delivery {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Delivery {
+    type DeliveryOpaque = Box<Waiting>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Box<Waiting>) {
+        let answer = match result {
+            Ok(message) => Ok(Appended {
+                // The answer to a repeated request says only that the record is there.
+                seq: u64::try_from(message.offset()).ok().map(Seq),
+                append_ms: match message.timestamp() {
+                    Timestamp::LogAppendTime(ms) => ms,
+                    // The log's clock was not told: ours stands in, which only a measure of the two clocks looks at.
+                    Timestamp::CreateTime(_) | Timestamp::NotAvailable => clock::now_ms(),
+                },
+            }),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+        };
+        // Whoever waited may have passed its deadline.
+        let _ = waiting.answer.send(answer);
+    }
+}
+
+type Client = ThreadedProducer<Delivery>;
+
+/// The producer of a process.
+pub(super) struct Producer {
+    connection: Connection,
+    max_record: usize,
+    deadline: Duration,
+    queued: Arc<Semaphore>,
+    /// Permits of the whole bound.
+    permits: u32,
+    /// Taken only when the producer is dropped.
+    current: RwLock<Option<Arc<Client>>>,
+    /// Held while a new producer takes the place of one that has failed.
+    replacing: Mutex<()>,
+    closing: Closing,
+}
+
+impl Producer {
+    /// Makes the producer. `max_record` is the largest record that the topic takes.
+    pub(super) fn new(
+        connection: Connection,
+        max_record: usize,
+        buffer: usize,
+        deadline: Duration,
+        closing: Closing,
+    ) -> Result<Self, Error> {
+        let permits = u32::try_from((buffer / PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        let current = RwLock::new(Some(Arc::new(make(&connection, max_record, deadline)?)));
+        let queued = Arc::new(Semaphore::new(permits as usize));
+        Ok(Self { connection, max_record, deadline, queued, permits, current, replacing: Mutex::default(), closing })
+    }
+
+    fn client(&self) -> Arc<Client> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone().expect("taken only when the producer is dropped")
+    }
+
+    /// Connects to every broker and learns the topic's leaders, so that the first append does not wait for it. Blocks.
+    pub(super) fn warm_up(&self) -> Result<(), Error> {
+        let client = self.client();
+        let metadata = client.client().fetch_metadata(Some(&self.connection.topic), self.connection.timeout);
+        metadata.map(drop).map_err(|error| errors::of("the topic's leaders cannot be learnt", error))
+    }
+
+    /// Appends one record; see the module.
+    pub(super) async fn append(&self, partition: i32, format: u32, payload: Bytes) -> Result<Appended, Error> {
+        let until = Instant::now() + self.deadline;
+        // A record larger than the bound is taken alone; the topic's limit is the library's to check.
+        let permits = u32::try_from(payload.len().div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        let permit = match timeout_at(until, self.queued.clone().acquire_many_owned(permits.min(self.permits))).await {
+            Ok(permit) => permit.map_err(|_| Error::new(Kind::Permanent, "the log is closed: not appended"))?,
+            Err(_) => return Err(errors::of_enqueue(RDKafkaErrorCode::QueueFull)),
+        };
+        let (answer, answered) = oneshot::channel();
+        self.send(partition, format, &payload, Box::new(Waiting { answer, _permit: permit }))?;
+        drop(payload);
+        match timeout_at(until, answered).await {
+            Ok(Ok(Ok(appended))) => Ok(appended),
+            Ok(Ok(Err(code))) => {
+                self.mend(&self.client());
+                Err(errors::of_append(code))
+            }
+            Ok(Err(_)) => {
+                Err(Error::new(Kind::Transient, "it is unknown whether the pack was appended: the producer ended"))
+            }
+            Err(_) => Err(Error::new(
+                Kind::Transient,
+                format!(
+                    "it is unknown whether the pack was appended: no acknowledgement from {} within {} (log.append_timeout)",
+                    self.connection.brokers,
+                    humantime::format_duration(self.deadline)
+                ),
+            )),
+        }
+    }
+
+    fn send(&self, partition: i32, format: u32, payload: &Bytes, mut waiting: Box<Waiting>) -> Result<(), Error> {
+        let text = format.to_string();
+        for again in [true, false] {
+            let client = self.client();
+            let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: FORMAT_HEADER, value: Some(&text) });
+            let record: BaseRecord<'_, (), [u8], Box<Waiting>> =
+                BaseRecord::with_opaque_to(&self.connection.topic, waiting)
+                    .partition(partition)
+                    .payload(&payload[..])
+                    .headers(headers);
+            let (error, record) = match client.send(record) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            if !(again && self.mend(&client)) {
+                return Err(errors::of_enqueue(code));
+            }
+            waiting = record.delivery_opaque;
+        }
+        Err(errors::of_enqueue(RDKafkaErrorCode::Fatal))
+    }
+
+    /// Puts a new producer in the place of `failed`, if that has failed for good. Whether there is a new one.
+    fn mend(&self, failed: &Arc<Client>) -> bool {
+        let Some((code, why)) = failed.client().fatal_error() else { return false };
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(failed, &self.client()) {
+            return true;
+        }
+        tracing::warn!(code = %code, reason = why, "the producer has failed for good; a new one takes its place");
+        match make(&self.connection, self.max_record, self.deadline) {
+            Ok(new) => {
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                let old = current.replace(Arc::new(new));
+                // Dropping it takes a while.
+                self.closing.run(move || drop(old));
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "no new producer could be made");
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.queued.close();
+        let old = self.current.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        self.closing.run(move || drop(old));
+    }
+}
+
+fn make(connection: &Connection, max_record: usize, deadline: Duration) -> Result<Client, Error> {
+    let max_record = max_record.clamp(1_000, 1_000_000_000).to_string();
+    let deadline_ms = deadline.as_millis().clamp(1, 2_147_483_647).to_string();
+    let settings = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("linger.ms", "0"),
+        ("message.timeout.ms", &deadline_ms),
+        ("message.max.bytes", &max_record),
+        // Connected before the first record, see `warm_up`.
+        ("enable.sparse.connections", "false"),
+        // The bound is ours; the library's own must not be met before it.
+        ("queue.buffering.max.messages", "1000000"),
+        ("queue.buffering.max.kbytes", "2097151"),
+        ("statistics.interval.ms", "0"),
+    ];
+    connection.client(&settings, Delivery(connection.context()))
+}

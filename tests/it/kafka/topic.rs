@@ -1,0 +1,106 @@
+//! The topic's settings: made as the laws need them, and explained where they are otherwise.
+
+use tallymark::{
+    log::{
+        Options,
+        kafka::topic::{Created, Report, check},
+    },
+    retry::Kind,
+};
+use tokio::time::{Duration, Instant};
+
+use super::{
+    partitions,
+    support::{Topic, needs, servers},
+};
+
+fn settings(report: &Report) -> Vec<&str> {
+    report.refused().map(|finding| finding.setting.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_is_made_once_and_fits() {
+    let topic = Topic::new();
+    let Created::Made(report) = topic.create(&partitions(5)).await.unwrap() else { panic!("there was one already") };
+    assert_eq!((report.partitions, report.replication, settings(&report)), (5, 1, vec![]));
+    // One copy is a choice that is pointed out.
+    assert!(report.warnings().any(|finding| finding.setting == "replication factor"));
+    assert!(report.max_message_bytes >= 4 << 20);
+    let again = topic.create(&partitions(5)).await.unwrap();
+    assert_eq!(again, Created::Existing(report));
+    topic.open(&partitions(0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_setting_that_breaks_a_law_is_named_and_the_log_refused() {
+    let topic = Topic::new();
+    topic
+        .create_with(
+            2,
+            &[
+                ("message.timestamp.type", "CreateTime"),
+                ("cleanup.policy", "compact"),
+                ("unclean.leader.election.enable", "true"),
+                ("retention.ms", "60000"),
+                ("max.message.bytes", "100000"),
+            ],
+        )
+        .await;
+    let report = check(&topic.servers(), &partitions(0), &needs()).await.unwrap();
+    let wrong = [
+        "message.timestamp.type",
+        "cleanup.policy",
+        "unclean.leader.election.enable",
+        "retention.ms",
+        "max.message.bytes",
+    ];
+    assert_eq!(settings(&report), wrong);
+    for finding in report.refused() {
+        assert!(finding.remedy.contains(&format!("--add-config {}=", finding.setting)), "{finding}");
+    }
+    let error = topic.open(&partitions(0)).await.err().unwrap();
+    assert_eq!(error.kind, Kind::Fatal);
+    assert!(error.to_string().contains("message.timestamp.type is CreateTime, must be LogAppendTime"), "{error}");
+    let Created::Existing(left) = topic.create(&partitions(0)).await.unwrap() else { panic!("it was there") };
+    assert_eq!(left, report, "left as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_topic_is_refused_with_the_command_that_makes_it() {
+    let topic = Topic::new();
+    for error in [
+        topic.open(&Options::default()).await.err().unwrap(),
+        check(&topic.servers(), &Options::default(), &needs()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, Kind::Fatal);
+        assert!(error.to_string().contains("`tallymark topic create`"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_copies_than_brokers_are_refused_with_the_choice() {
+    let topic = Topic::new();
+    let options = Options { replication: 3, ..Options::default() };
+    let error = tallymark::log::kafka::topic::create(&topic.servers(), &options, &needs()).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Fatal);
+    assert!(error.to_string().contains("log.replication=1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_partition_count_than_was_asked_for_is_refused() {
+    let topic = Topic::new();
+    topic.create(&partitions(2)).await.unwrap();
+    let error = topic.open(&partitions(4)).await.err().unwrap();
+    assert!(error.to_string().contains("log.partitions=2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_are_away_at_start_are_named_within_ten_seconds() {
+    let began = Instant::now();
+    let servers = servers("kafka://127.0.0.1:1/packs");
+    let error = tallymark::log::kafka::Kafka::open(&servers, &Options::default(), &needs()).await.err().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(error.kind, Kind::Transient);
+    let text = error.to_string();
+    assert!(text.contains("127.0.0.1:1") && text.contains("refused"), "{text}");
+}
