@@ -28,6 +28,9 @@ pub mod embedded;
 pub mod memory;
 pub mod scylla;
 
+/// What `store.datacenter` is while nobody names one.
+pub const ANY_DATACENTER: &str = "auto";
+
 /// Settings under `store.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,7 +43,7 @@ pub struct Options {
     pub in_flight: usize,
     /// Copies of every row, in a keyspace that is made now.
     pub replication: u32,
-    /// The datacenter whose quorum is asked; empty: the only one.
+    /// The datacenter whose quorum is asked; [`ANY_DATACENTER`]: the only one.
     pub datacenter: String,
     /// How long one request may take.
     pub timeout: Span,
@@ -53,7 +56,7 @@ impl Default for Options {
             batch_rows: 100,
             in_flight: 32,
             replication: 3,
-            datacenter: String::new(),
+            datacenter: ANY_DATACENTER.to_owned(),
             timeout: Span::from_secs(5),
         }
     }

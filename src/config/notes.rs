@@ -130,7 +130,7 @@ pub const NOTES: &[Note] = &[
     note(
         "store.datacenter",
         Free,
-        "The datacenter whose quorum is asked, the same for every process. Needed only where the store has several.",
+        "The datacenter whose quorum is asked, the same for every process. `auto`: the only one; where the store has several, it must be named.",
     ),
     note(
         "store.timeout",

@@ -58,6 +58,8 @@ pub struct Scylla {
     events_by_subject: Batches,
     marks: Marks,
     event_requests: Semaphore,
+    /// `store.batch_rows`, which callers keep to with totals; how events fall into partitions is known here alone.
+    batch_rows: usize,
 }
 
 impl Scylla {
@@ -79,6 +81,7 @@ impl Scylla {
                 statements,
                 marks: Marks::default(),
                 event_requests: Semaphore::new(EVENT_REQUESTS),
+                batch_rows: options.batch_rows.max(1),
             })
         };
         connect::in_time(servers, opening).await

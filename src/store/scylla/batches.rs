@@ -44,12 +44,12 @@ impl Batches {
     }
 }
 
-/// Cuts rows into requests of a bounded size.
-pub fn requests<'a, R>(rows: &'a [R], bytes: impl Fn(&R) -> usize + 'a) -> impl Iterator<Item = &'a [R]> {
+/// Cuts rows into requests of at most so many rows, and of a bounded size.
+pub fn requests<'a, R>(rows: &'a [R], most: usize, bytes: impl Fn(&R) -> usize + 'a) -> impl Iterator<Item = &'a [R]> {
     let mut rest = rows;
     std::iter::from_fn(move || {
         let mut sum = 0;
-        let fits = rest.iter().take_while(|row| {
+        let fits = rest.iter().take(most).take_while(|row| {
             sum += bytes(row);
             sum <= MOST_BYTES
         });
@@ -66,13 +66,12 @@ mod tests {
 
     #[test]
     fn requests_are_bounded_and_lose_no_row() {
-        let sizes = |rows: &[usize]| requests(rows, |row| *row).map(<[usize]>::to_vec).collect::<Vec<_>>();
+        let sizes = |rows: &[usize]| requests(rows, 3, |row| *row).map(<[usize]>::to_vec).collect::<Vec<_>>();
         assert!(sizes(&[]).is_empty());
         assert_eq!(sizes(&[1, 2, 3]), [[1, 2, 3]]);
+        assert_eq!(sizes(&[1, 2, 3, 4]), [vec![1, 2, 3], vec![4]]);
         let half = MOST_BYTES / 2;
-        assert_eq!(
-            sizes(&[half, half, 1, 2 * MOST_BYTES, 1]),
-            [vec![half, half], vec![1], vec![2 * MOST_BYTES], vec![1]]
-        );
+        let larger = 2 * MOST_BYTES;
+        assert_eq!(sizes(&[half, half, 1, larger, 1]), [vec![half, half], vec![1], vec![larger], vec![1]]);
     }
 }

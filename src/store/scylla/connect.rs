@@ -16,7 +16,7 @@ use scylla::{
 use crate::{
     config::{Servers, redact},
     retry::Kind,
-    store::{Error, Options},
+    store::{ANY_DATACENTER, Error, Options},
 };
 
 use super::fault;
@@ -85,7 +85,7 @@ pub async fn connect(servers: &Servers, options: &Options, timeout: Duration) ->
         builder = builder.user(user, servers.password.as_ref().map_or("", |password| password.reveal()));
     }
     let session = builder.build().await.map_err(|error| fault::unopened(&error, &url(servers)))?;
-    let datacenter = datacenter(&datacenters(&session), &options.datacenter)?;
+    let datacenter = datacenter(&datacenters(&session), named_datacenter(options))?;
     handle.map_to_another_profile(profile(datacenter.as_deref(), timeout));
     Ok(session)
 }
@@ -95,21 +95,29 @@ fn datacenters(session: &Session) -> BTreeSet<String> {
     session.get_cluster_state().get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect()
 }
 
+/// The datacenter that the configuration names.
+pub fn named_datacenter(options: &Options) -> Option<&str> {
+    Some(options.datacenter.as_str()).filter(|name| *name != ANY_DATACENTER)
+}
+
 /// The one to ask.
-fn datacenter(there: &BTreeSet<String>, wanted: &str) -> Result<Option<String>, Error> {
+fn datacenter(there: &BTreeSet<String>, wanted: Option<&str>) -> Result<Option<String>, Error> {
     let names = || there.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    if !wanted.is_empty() && !there.contains(wanted) {
+    if let Some(wanted) = wanted {
+        if there.contains(wanted) {
+            return Ok(Some(wanted.to_owned()));
+        }
         let message = format!("store.datacenter is `{wanted}`; the store's datacenters are {}", names());
         return Err(Error::new(Kind::Fatal, message));
     }
-    if wanted.is_empty() && there.len() > 1 {
+    if there.len() > 1 {
         let message = format!(
             "the store has the datacenters {}: set store.datacenter to one of them, for every process",
             names()
         );
         return Err(Error::new(Kind::Fatal, message));
     }
-    Ok(there.iter().find(|name| wanted.is_empty() || *name == wanted).cloned())
+    Ok(there.first().cloned())
 }
 
 #[cfg(test)]
@@ -131,10 +139,10 @@ mod tests {
     #[test]
     fn a_datacenter_is_the_only_one_or_the_one_that_is_named() {
         let there = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(datacenter(&there(&["a"]), "").unwrap().as_deref(), Some("a"));
-        assert_eq!(datacenter(&there(&["a", "b"]), "b").unwrap().as_deref(), Some("b"));
-        assert_eq!(datacenter(&there(&[]), "").unwrap(), None);
-        for (names, wanted) in [(&["a", "b"][..], ""), (&["a"], "c")] {
+        assert_eq!(datacenter(&there(&["a"]), None).unwrap().as_deref(), Some("a"));
+        assert_eq!(datacenter(&there(&["a", "b"]), Some("b")).unwrap().as_deref(), Some("b"));
+        assert_eq!(datacenter(&there(&[]), None).unwrap(), None);
+        for (names, wanted) in [(&["a", "b"][..], None), (&["a"], Some("c"))] {
             let error = datacenter(&there(names), wanted).unwrap_err();
             assert!(error.kind == Kind::Fatal && error.message.contains("store.datacenter"), "{error}");
         }

@@ -53,7 +53,7 @@ pub async fn write(store: &Scylla, rows: &[EventRow]) -> Result<(), Error> {
         writes.push(Box::pin(write_mark(store, mark, stamp)));
     }
     for partition in by_name.chunk_by(|(a, x), (b, y)| (a, &x.namespace, &x.name) == (b, &y.namespace, &y.name)) {
-        for rows in batches::requests(partition, |(_, row)| bytes(row)) {
+        for rows in batches::requests(partition, store.batch_rows, |(_, row)| bytes(row)) {
             let values: Vec<_> = rows.iter().map(|(at, row)| named_values(*at, row)).collect();
             writes.push(Box::pin(write_rows(store, &store.statements.insert_event, &store.events, values)));
         }
@@ -61,7 +61,7 @@ pub async fn write(store: &Scylla, rows: &[EventRow]) -> Result<(), Error> {
     for partition in
         by_subject.chunk_by(|(a, x), (b, y)| (a, &x.namespace, &x.subject) == (b, &y.namespace, &y.subject))
     {
-        for rows in batches::requests(partition, |(_, row)| bytes(row)) {
+        for rows in batches::requests(partition, store.batch_rows, |(_, row)| bytes(row)) {
             let values: Vec<_> = rows.iter().map(|(month, row)| subject_values(*month, row)).collect();
             let (statement, batches) = (&store.statements.insert_event_by_subject, &store.events_by_subject);
             writes.push(Box::pin(write_rows(store, statement, batches, values)));

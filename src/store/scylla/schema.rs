@@ -206,7 +206,7 @@ fn enough_servers(session: &Session, options: &Options) -> Result<(), Error> {
     for node in session.get_cluster_state().get_nodes_info() {
         *servers.entry(node.datacenter.clone().unwrap_or_default()).or_default() += 1;
     }
-    let in_question = |name: &str| options.datacenter.is_empty() || options.datacenter == name;
+    let in_question = |name: &str| connect::named_datacenter(options).is_none_or(|named| named == name);
     match servers.into_iter().find(|(name, servers)| in_question(name) && *servers < options.replication) {
         None => Ok(()),
         Some((name, servers)) => {
@@ -221,8 +221,7 @@ fn enough_servers(session: &Session, options: &Options) -> Result<(), Error> {
 
 fn create_keyspace(keyspace: &str, options: &Options) -> String {
     // Without a datacenter's name: so many copies in each that there is.
-    let datacenter = if options.datacenter.is_empty() { "replication_factor" } else { &options.datacenter };
-    let datacenter = datacenter.replace('\'', "''");
+    let datacenter = connect::named_datacenter(options).unwrap_or("replication_factor").replace('\'', "''");
     format!(
         "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = \
          {{'class': 'NetworkTopologyStrategy', '{datacenter}': {}}}",

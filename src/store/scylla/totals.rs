@@ -25,6 +25,8 @@ use crate::{
 
 use super::{Scylla, batches, fault, limit, timestamp};
 
+/// Statements of a batch, as the protocol counts them. The caller keeps to `store.batch_rows`.
+const MOST_STATEMENTS: usize = 65_535;
 /// Bytes of a row beside its names: numbers, lengths, and the statement's id.
 const ROW_OVERHEAD: usize = 100;
 /// Names of one request: ScyllaDB takes a hundred at most.
@@ -36,7 +38,7 @@ const NAMED_REQUESTS: usize = 8;
 pub async fn write(store: &Scylla, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
     let names = key.namespace.as_str().len();
     let bytes = |row: &TotalRow| names + row.name.counter.len() + row.name.tags.len() + ROW_OVERHEAD;
-    for rows in batches::requests(rows, bytes) {
+    for rows in batches::requests(rows, MOST_STATEMENTS, bytes) {
         match rows {
             [row] => store.run(&store.statements.insert_total, &One { key, row }).await?,
             rows => {
