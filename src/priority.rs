@@ -2,7 +2,7 @@
 //!
 //! The lanes, and what the embedded backends do in the background, are a little less urgent to the operating system than
 //! the threads that take requests and make them durable: when the cores do not suffice, the lag grows before the
-//! acknowledgements get slow. `docs/decisions/0006-threads-that-give-way.md` has the figures.
+//! acknowledgements get slow. `docs/decisions/0009-threads-that-give-way.md` has the figures.
 
 use std::{io, thread};
 

@@ -12,13 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backends::{self, Folders};
 use crate::{
-    admin,
-    config::Config,
-    data_dir,
-    exit::Failure,
-    hot, ingest, lag,
-    progress::Progress,
-    query, server,
+    admin, config::Config, data_dir, exit::Failure, hot, ingest, lag, progress::Progress, query, server,
     worker::board::Board,
 };
 

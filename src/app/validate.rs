@@ -54,7 +54,9 @@ async fn opened(config: &Config, verdicts: &mut Vec<Verdict>) {
                 _ if !holds => Verdict::new("hot", Standing::Good, format!("{name}: totals come from the store")),
                 Ok(_) => Verdict::new("hot", Standing::Good, format!("{name} answers")),
                 // It never keeps anything from starting (law 8).
-                Err(error) => Verdict::new("hot", Standing::Warning, format!("hot.url: {error}; totals come from the store")),
+                Err(error) => {
+                    Verdict::new("hot", Standing::Warning, format!("hot.url: {error}; totals come from the store"))
+                }
             }
         }
     });

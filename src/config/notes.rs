@@ -204,7 +204,11 @@ pub const NOTES: &[Note] = &[
         Between(0, 1_000_000_000),
         "A shard with more rows than this is read row by row instead of as one slice.",
     ),
-    note("worker.read_bytes", Positive, "Bytes of packs that a lane on Kafka reads ahead; then its partition is paused."),
+    note(
+        "worker.read_bytes",
+        Positive,
+        "Bytes of packs that a lane on Kafka reads ahead; then its partition is paused.",
+    ),
     note("worker.session_timeout", Positive, "How long a worker may be silent before its lanes go to another."),
     note("dedup.window", Positive, "How long an id is remembered, in log time: a retry within it counts once."),
     note(

@@ -6,5 +6,6 @@ mod faults;
 mod http;
 mod offline;
 pub mod process;
+mod servers;
 mod streams;
 mod trouble;

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use scylla::client::{session::Session, session_builder::SessionBuilder};
+use scylla::{
+    client::{session::Session, session_builder::SessionBuilder},
+    deserialize::row::DeserializeRow,
+};
 use tallymark::{
     config::{Servers, StoreUrl},
     store::{
@@ -49,6 +52,17 @@ pub fn shared() -> Arc<Scylla> {
         std::thread::spawn(opening).join().expect("the tests' store opens")
     });
     SHARED.clone()
+}
+
+/// The rows that plain CQL answers.
+pub async fn rows<Row>(cql: &str) -> Vec<Row>
+where
+    Row: for<'frame, 'metadata> DeserializeRow<'frame, 'metadata>,
+{
+    let nodes = stack::scylla();
+    let session = SessionBuilder::new().known_nodes(nodes.split(',')).build().await.unwrap();
+    let answer = session.query_unpaged(cql, ()).await.unwrap().into_rows_result().unwrap();
+    answer.rows::<Row>().unwrap().map(Result::unwrap).collect()
 }
 
 /// A keyspace of a test's own, and plain CQL to look into it.

@@ -6,21 +6,21 @@ use serde_json::Value;
 
 use super::process::{PATIENCE, Server, output, tallymark, wait_until};
 
-fn file() -> PathBuf {
+pub fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/access.log")
 }
 
 /// The truth, as awk would tell it: words of a line by position.
-struct Truth {
-    requests: i64,
-    bytes: i64,
+pub struct Truth {
+    pub requests: i64,
+    pub bytes: i64,
     by_status: BTreeMap<String, i64>,
     by_method: BTreeMap<String, i64>,
     by_path: BTreeMap<String, i64>,
     by_client: BTreeMap<String, i64>,
 }
 
-fn recount() -> Truth {
+pub fn recount() -> Truth {
     let text = std::fs::read_to_string(file()).unwrap();
     let mut truth = Truth {
         requests: 0,
@@ -48,7 +48,7 @@ fn recount() -> Truth {
     truth
 }
 
-fn send(server: &Server) -> (i32, String, String) {
+pub fn send(server: &Server) -> (i32, String, String) {
     let path = file();
     output(&mut tallymark(&["send", path.to_str().unwrap(), "--format", "combined", "--url", &server.url]))
 }
@@ -61,7 +61,7 @@ fn groups(server: &Server, by: &str) -> BTreeMap<String, i64> {
     groups.map(|group| (group["tags"][by].as_str().unwrap().to_owned(), group["total"].as_i64().unwrap())).collect()
 }
 
-fn assert_equals_the_recount(server: &Server, truth: &Truth) {
+pub fn assert_equals_the_recount(server: &Server, truth: &Truth) {
     server.settle();
     assert_eq!(server.get("/v1/counters/requests").1["total"], truth.requests);
     assert_eq!(server.stored("requests"), Some(truth.requests));

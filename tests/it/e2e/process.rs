@@ -31,10 +31,10 @@ pub fn output(command: &mut Command) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// A running `tallymark run all` on a data folder.
+/// A running `tallymark run`.
 pub struct Server {
     child: Child,
-    /// `http://…` of ingest and query.
+    /// `http://…` of ingest and query; empty for a worker.
     pub url: String,
     /// `http://…` of the admin port.
     pub admin: String,
@@ -42,11 +42,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it is ready.
+    /// Starts all roles on a data folder and waits until they are ready.
     pub fn start(data: &Path, extra: &[&str]) -> Self {
         let embedded = format!("embedded:{}", data.display());
-        let mut args = vec!["run", "all", "--log", &embedded, "--store", &embedded];
-        args.extend(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"]);
+        let mut args = vec!["--log", &embedded, "--store", &embedded];
+        args.extend(extra);
+        Self::run("all", &args)
+    }
+
+    /// Starts a role and waits until it is ready.
+    pub fn run(role: &str, extra: &[&str]) -> Self {
+        let mut args = vec!["run", role, "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
+        let serves = role != "worker";
+        if serves {
+            args.extend(["--listen", "127.0.0.1:0"]);
+        }
         args.extend(extra);
         let mut child = tallymark(&args).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("piped");
@@ -61,7 +71,7 @@ impl Server {
         });
         let mut server = Self { child, url: String::new(), admin: String::new(), log };
         let (mut seen, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-        while server.url.is_empty() || server.admin.is_empty() {
+        while (serves && server.url.is_empty()) || server.admin.is_empty() {
             let line = server
                 .log
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
