@@ -7,7 +7,7 @@
 //! A backend's URL is the setting `log.url`, `store.url` or `hot.url`; as a flag and as a variable it is `--log` and
 //! `TALLYMARK_LOG`, and in a file `log = "…"` is short for `[log] url = "…"`.
 //!
-//! Whether a valid configuration can run here (roles, backends that this build serves) is asked apart, by
+//! Whether a valid configuration can run here (roles and the backends that they can share) is asked apart, by
 //! [`Config::check_runnable`]: the clients read the same configuration and do not care.
 
 use std::{fmt, str::FromStr};
@@ -240,7 +240,7 @@ impl Config {
         }
     }
 
-    /// Whether this build can run the configuration's role on its backends; the error has every reason why not.
+    /// Whether the configuration's role can run on its backends; the error has every reason why not.
     pub fn check_runnable(&self) -> Result<(), Error> {
         let problems = check::runnable(self);
         if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }

@@ -1,4 +1,4 @@
-//! What must hold between settings, and what this build and a role can run.
+//! What must hold between settings, and what a role can run on.
 
 use super::{
     Config, HotUrl, LogUrl, Problem, Resolved, Role, StoreUrl, sections::Sections, url::Address, values::shown,
@@ -31,7 +31,7 @@ pub fn together(
     }
 }
 
-/// Why the configuration cannot run in its role on this build.
+/// Why the configuration cannot run in its role.
 pub fn runnable(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let settings = config.settings();

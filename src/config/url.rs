@@ -1,6 +1,6 @@
 //! Backend URLs and addresses: parsed and checked in form, never shown with their passwords.
 //!
-//! This room knows every form that the reference names; which of them this build serves is said in `check.rs`.
+//! This room knows every form that the reference names; which of them a role can run on is said in `check.rs`.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
