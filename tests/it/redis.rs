@@ -422,6 +422,55 @@ async fn entries_expire_within_their_time_and_views_with_other_prefixes_do_not_m
 }
 
 #[tokio::test]
+async fn an_entry_that_nobody_publishes_stays_within_its_bound_and_says_so() {
+    let server = Server::start(&[]).await;
+    let (view, key) = (server.view_with(&Options { max_pending: 64, ..options() }), counter("a"));
+    assert!(load(&view, &key, (0, 0), None).await.unwrap());
+    for seq in 1..=600 {
+        add(&view, &key, seq, 1).await;
+    }
+    let fields: u64 = server.ask_of("HLEN", &view.key_of(&key), &[]).await;
+    // One add in four looks at what is there.
+    assert!((64..110).contains(&fields), "{fields}");
+    assert!(matches!(read(&view, &key).await.unwrap(), View::Full { stale: true, .. }));
+    assert_eq!(publish(&view, &key, 600, 600).await.unwrap(), Published { written: 1, drifted: 0 });
+    assert_eq!(read(&view, &key).await.unwrap(), fresh(600));
+    for seq in 601..=632 {
+        add(&view, &key, seq, 1).await;
+    }
+    assert_eq!(publish(&view, &key, 632, 632).await.unwrap().written, 1);
+    add(&view, &key, 633, 1).await;
+    assert_eq!(read(&view, &key).await.unwrap(), fresh(633), "there is room again");
+}
+
+#[tokio::test]
+async fn connections_are_made_once() {
+    let server = Server::start(&[]).await;
+    let (view, keys) = (server.view(), ["a", "b"].map(counter));
+    let made = async || -> String {
+        let stats: String = server.ask(&["INFO", "stats"]).await;
+        stats.lines().find(|line| line.starts_with("total_connections_received")).expect("it counts").to_owned()
+    };
+    view.read(&[]).await.unwrap();
+    let (first, second) = (made().await, made().await);
+    assert_ne!(first, second, "each question is asked by a connection of its own");
+    for seq in 0..50 {
+        view.add(lane(0), Seq(seq), Vec::new()).await.unwrap();
+        add(&view, &keys[0], seq, 1).await;
+        assert!(load(&view, &keys[1], (1, seq), Some(seq)).await.unwrap());
+        view.read(&[]).await.unwrap();
+        view.read(&keys).await.unwrap();
+        view.known(&[]).await.unwrap();
+        view.known(&keys).await.unwrap();
+        view.publish(lane(0), Seq(seq), &[]).await.unwrap();
+        publish(&view, &keys[0], seq, 1).await.unwrap();
+    }
+    let count =
+        |line: &str| line.trim_start_matches(|char: char| !char.is_ascii_digit()).trim().parse::<u64>().unwrap();
+    assert_eq!(count(&made().await), count(&second) + 1);
+}
+
+#[tokio::test]
 async fn many_deltas_at_once_are_all_there() {
     let server = Server::start(&[]).await;
     let view = server.view();

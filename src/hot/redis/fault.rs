@@ -84,9 +84,10 @@ impl Failure {
         Self::new(Fault::Away, format!("Redis at {server} does not answer: {error}"))
     }
 
-    /// `host:port` of a redirection.
-    pub(super) fn redirect(&self) -> Option<&str> {
-        self.message.split_ascii_whitespace().nth(1)
+    /// Slot and `host:port` of a redirection.
+    pub(super) fn redirect(&self) -> Option<(u16, &str)> {
+        let (slot, address) = self.message.split_once(' ')?;
+        Some((slot.parse().ok()?, address.split_ascii_whitespace().next()?))
     }
 }
 

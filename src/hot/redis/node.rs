@@ -37,6 +37,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// A write within this time says that the server takes writes.
 const WRITE_LASTS_MS: u64 = 1000;
 
+/// Of a run, 48 random bits: so a token with its life is 64 bytes at most, and an entry stays a listpack.
+const RUN_CHARS: usize = 12;
+
 /// How servers are reached.
 pub(super) struct How {
     pub(super) tls: bool,
@@ -250,7 +253,10 @@ impl Node {
             let why = format!("Redis at {} is a {role}; hot.url must name its primary", self.name);
             return Err(Failure::new(Fault::Closed, why));
         }
-        line("run_id").map(Arc::from).ok_or_else(|| refused("it does not say its run_id"))
+        line("run_id")
+            .and_then(|run| run.get(..RUN_CHARS))
+            .map(Arc::from)
+            .ok_or_else(|| refused("it does not say its run_id"))
     }
 
     /// Sends a pipeline over one of the connections and answers what came back, one value a command.

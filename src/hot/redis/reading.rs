@@ -48,6 +48,7 @@ impl Redis {
             }
             commands.push(command);
         }
+        let slots: Vec<u16> = commands.iter().skip(1).map(|command| command.slot).collect();
         let probed: Vec<u16> = probes.iter().map(|probe| probe.slot).collect();
         commands.extend(probes);
         let mut answers = self.servers.run(commands).await.into_iter();
@@ -72,8 +73,8 @@ impl Redis {
         lost.extend(self.marks.lost());
         let seen: Vec<Option<Seen>> = entries
             .iter()
-            .zip(keys)
-            .map(|(answer, key)| {
+            .zip(&slots)
+            .map(|(answer, slot)| {
                 let (value, link) = answer.as_ref().ok()?;
                 let entry = Entry::read(fields(value))?;
                 if !entry.is_full(&link.run, said.extent.generation.as_deref()) {
@@ -82,7 +83,7 @@ impl Redis {
                 let waits = entry.waits().map(|(lane, end)| (String::from_utf8_lossy(lane).into_owned(), end));
                 let lacks = lost.iter().filter(|(lane, end)| entry.covered(lane.as_bytes()) < *end).cloned();
                 let until = waits.chain(lacks).collect();
-                let stale = entry.lacks() || closed.contains(&Command::on("", &self.names.entry(key), 0).slot);
+                let stale = entry.lacks() || closed.contains(slot);
                 Some(Seen { total: entry.total(), stale, until })
             })
             .collect();

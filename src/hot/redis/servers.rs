@@ -113,6 +113,9 @@ impl Servers {
 
     /// Sends commands, and answers in their order.
     pub(super) async fn run(&self, commands: Vec<Command>) -> Vec<Answer> {
+        if commands.is_empty() {
+            return Vec::new();
+        }
         if let Some(node) = self.single.as_ref().filter(|_| commands.len() <= PIPELINE) {
             return self.ask(node, commands.into_iter().map(|command| command.cmd).collect(), false).await;
         }
@@ -198,7 +201,11 @@ impl Servers {
                 Fault::NoScript => (Some(node.clone()), false),
                 Fault::Moved | Fault::Asked => {
                     self.want_refresh();
-                    let target = failure.redirect().and_then(|address| self.node(address, &node.address.host));
+                    let target = failure.redirect().and_then(|(_, address)| self.node(address, &node.address.host));
+                    if let (Fault::Moved, Some(target), Some((slot, _))) = (failure.fault, &target, failure.redirect())
+                    {
+                        self.moved(slot, target);
+                    }
                     (target, failure.fault == Fault::Asked)
                 }
                 Fault::Closed => {
@@ -232,6 +239,20 @@ impl Servers {
                 };
             }
         }
+    }
+
+    /// Takes the word of a server that a slot is served elsewhere: all slots are asked for only once in a while.
+    fn moved(&self, slot: u16, to: &Arc<Node>) {
+        let mut slots = self.cluster.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut owners = slots.owners.clone();
+        let Some(owner) = owners.get_mut(usize::from(slot)).filter(|_| !self.is_single()) else { return };
+        if owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, to)) {
+            return;
+        }
+        *owner = Some(to.clone());
+        let mut nodes = slots.nodes.clone();
+        nodes.insert(to.address.to_string(), to.clone());
+        *slots = Arc::new(Slots { nodes, owners });
     }
 
     fn want_refresh(&self) {
