@@ -143,13 +143,30 @@ impl Slots {
         }
     }
 
-    /// These are not ours any more: their cursors end with an error that may pass, for whoever runs them is stopping.
+    /// These are not ours any more: their cursors end with an error that may pass, for whoever runs them is stopping. What
+    /// they have to commit is committed before they go.
     pub(super) fn revoke(&self, partitions: &[u32]) {
+        let mut state = self.lock();
+        for partition in partitions {
+            self.drop_slot(&mut state, *partition);
+        }
+        if !state.work.commits.is_empty() {
+            state.commit_after = Some(Instant::now());
+        }
+    }
+
+    /// These have been somebody else's for a while: nothing of theirs is ours to commit.
+    pub(super) fn lose(&self, partitions: &[u32]) {
         let mut state = self.lock();
         for partition in partitions {
             self.drop_slot(&mut state, *partition);
             state.work.commits.remove(partition);
         }
+    }
+
+    /// Takes what is still to be committed at the end.
+    pub(super) fn last_commits(&self) -> BTreeMap<u32, u64> {
+        std::mem::take(&mut self.lock().work.commits)
     }
 
     fn drop_slot(&self, state: &mut State, partition: u32) {
