@@ -49,7 +49,9 @@ fn typed(key: &Key, raw: Raw<'_>) -> Result<Value, String> {
         },
     };
     match (key.kind, value) {
-        (Kind::Text | Kind::Url | Kind::Address, Value::String(text)) if text.is_empty() => {
+        (Kind::Text | Kind::Url | Kind::Address, Value::String(text))
+            if text.is_empty() && key.default.as_str() != Some("") =>
+        {
             Err("it is empty; leave it out for the default".to_owned())
         }
         (Kind::Text | Kind::Url | Kind::Address, value @ Value::String(_))
