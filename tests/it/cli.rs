@@ -80,10 +80,10 @@ fn the_documentation_has_every_command_s_help() {
 #[test]
 fn help_lists_the_commands_of_this_build_and_no_others() {
     let (_, out, _) = ended(&["--help"]);
-    for listed in ["run", "validate", "config", "schema", "send", "get", "lag", "completions"] {
+    for listed in ["run", "schema", "topic", "validate", "config", "send", "get", "lag", "completions"] {
         assert!(out.contains(&format!("\n  {listed} ")), "{listed}: {out}");
     }
-    for later in ["topic", "lanes", "top", "dead-letters", "audit", "rollups", "keys"] {
+    for later in ["lanes", "top", "dead-letters", "audit", "rollups", "keys"] {
         assert!(!out.contains(&format!("\n  {later} ")), "{later}: {out}");
         assert_eq!(ended(&[later]).0, 2, "{later}");
     }
@@ -98,6 +98,8 @@ fn wrong_usage_and_wrong_configuration_end_with_2() {
         &["--frobnicate"],
         &["run", "reader"],
         &["config"],
+        &["topic"],
+        &["topic", "create", "--json"],
         &["completions"],
         &["completions", "cobol"],
         &["run", "--set", "worker.flushage=1s"],

@@ -15,6 +15,8 @@ pub(super) fn kind(code: Code) -> Kind {
         | Code::IllegalSASLState
         | Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
+        | Code::InvalidSessionTimeout
+        | Code::InconsistentGroupProtocol
         | Code::ClusterAuthorizationFailed
         | Code::InvalidTopic
         | Code::UnsupportedVersion
@@ -33,6 +35,13 @@ fn remedy(code: Code) -> &'static str {
         Code::SSL => "; check log.tls, log.ca_file, log.cert_file and log.key_file",
         Code::TopicAuthorizationFailed => {
             "; the user needs the rights Read, Write, Describe and DescribeConfigs on the topic"
+        }
+        Code::InvalidSessionTimeout => {
+            "; worker.session_timeout must be within the brokers' group.min.session.timeout.ms (6 s) and \
+             group.max.session.timeout.ms"
+        }
+        Code::InconsistentGroupProtocol => {
+            "; other consumers use the group: give this one a name of its own (log.group)"
         }
         Code::GroupAuthorizationFailed => "; the user needs the right Read on the group (log.group)",
         Code::ClusterAuthorizationFailed => "; the user needs the right IdempotentWrite or Create on the cluster",

@@ -13,7 +13,7 @@
 //! have stopped; until then nothing at all is unassigned, for the library would take that as the answer.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -284,6 +284,8 @@ fn poll(client: Arc<Client>, identity: &Identity, ending: Ending) {
             Some(Err(error)) => met(&slots, identity, &error),
         }
     }
+    // The last progress goes out before the goodbye does, on the same connection.
+    commit(&client, &slots.last_commits());
     // An answer may be owed, and a client that owes one never ends: nothing is fetched any more, and what the group asks
     // from now on is answered by the callback itself.
     client.unsubscribe();
@@ -299,7 +301,13 @@ fn met(slots: &Slots, identity: &Identity, error: &KafkaError) {
         tracing::info!(code = %code, "reader was interrupted, looks where it stands");
         identity.poke();
         slots.suspect_all();
-    } else if matches!(code, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) {
+    } else if matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::InvalidSessionTimeout
+            | RDKafkaErrorCode::InconsistentGroupProtocol
+    ) {
         slots.break_all(Kind::Fatal, &errors::of_code("the log cannot be read", code).message);
     }
 }
@@ -320,7 +328,7 @@ fn control(client: Arc<Client>, member: bool, ending: Ending) {
 
 fn do_as_member(client: &Client, work: Work) {
     let callbacks = client.context();
-    commit(client, &work);
+    commit(client, &work.commits);
     {
         let mut fetched = callbacks.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         // What is started anew is stopped first: never a seek, which fails on a partition that has met an error.
@@ -377,13 +385,13 @@ fn resume(client: &Client, partitions: BTreeSet<u32>) {
     }
 }
 
-fn commit(client: &Client, work: &Work) {
-    if work.commits.is_empty() {
+fn commit(client: &Client, commits: &BTreeMap<u32, u64>) {
+    if commits.is_empty() {
         return;
     }
     let topic = &client.context().topic;
-    let mut list = TopicPartitionList::with_capacity(work.commits.len());
-    for (partition, offset) in &work.commits {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for (partition, offset) in commits {
         let offset = Offset::Offset(i64::try_from(*offset).unwrap_or(i64::MAX));
         if list.add_partition_offset(topic, number(*partition), offset).is_err() {
             return;
@@ -392,7 +400,7 @@ fn commit(client: &Client, work: &Work) {
     // The answer comes to the callback.
     if let Err(error) = client.commit(&list, CommitMode::Async) {
         tracing::debug!(error = %error, "offsets were not committed, again later");
-        for (partition, offset) in &work.commits {
+        for (partition, offset) in commits {
             client.context().slots.commit_again(*partition, *offset, COMMIT_AGAIN);
         }
     }

@@ -127,6 +127,10 @@ impl Following {
     }
 
     async fn revoked(&self, partitions: Vec<u32>) -> bool {
+        if partitions.is_empty() {
+            self.fetcher.slots.answer();
+            return true;
+        }
         tracing::info!(?partitions, "lanes revoked");
         let (released, release) = oneshot::channel();
         let sent = self.changes.try_send(Change::Revoked { partitions: partitions.clone(), released }).is_ok();
@@ -147,7 +151,7 @@ impl Following {
     fn lost(&self, partitions: Vec<u32>) -> bool {
         tracing::warn!(?partitions, "lanes lost: the group has gone on without this process");
         self.forget(&partitions);
-        self.fetcher.slots.revoke(&partitions);
+        self.fetcher.slots.lose(&partitions);
         self.fetcher.slots.answer();
         self.changes.try_send(Change::Lost(partitions)).is_ok()
     }

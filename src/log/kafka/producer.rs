@@ -34,7 +34,7 @@ use super::{
     errors,
     record::FORMAT_HEADER,
 };
-use crate::{clock, item::Seq, retry::Kind};
+use crate::{clock, item::Seq, retry::Kind, units::Span};
 
 /// Bytes are counted in permits of this size.
 const PERMIT_BYTES: usize = 1 << 10;
@@ -149,7 +149,7 @@ impl Producer {
                 format!(
                     "it is unknown whether the pack was appended: no acknowledgement from {} within {} (log.append_timeout)",
                     self.connection.brokers,
-                    humantime::format_duration(self.deadline)
+                    Span(self.deadline)
                 ),
             )),
         }

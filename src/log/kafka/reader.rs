@@ -31,7 +31,7 @@ use super::{
     fetcher::{READS, position},
     record,
 };
-use crate::{item::Seq, retry::Kind};
+use crate::{item::Seq, retry::Kind, units::Span};
 
 /// Readers at work at once.
 const AT_ONCE: usize = 4;
@@ -270,7 +270,7 @@ fn late(connection: &Connection, partition: u32, next: u64, met: Option<KafkaErr
         format!(
             "partition {partition} of `{}` does not answer at {next} within {} (log.request_timeout){why}",
             connection.topic,
-            humantime::format_duration(connection.timeout)
+            Span(connection.timeout)
         ),
     )
 }

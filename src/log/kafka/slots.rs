@@ -143,13 +143,30 @@ impl Slots {
         }
     }
 
-    /// These are not ours any more: their cursors end with an error that may pass, for whoever runs them is stopping.
+    /// These are not ours any more: their cursors end with an error that may pass, for whoever runs them is stopping. What
+    /// they have to commit is committed before they go.
     pub(super) fn revoke(&self, partitions: &[u32]) {
+        let mut state = self.lock();
+        for partition in partitions {
+            self.drop_slot(&mut state, *partition);
+        }
+        if !state.work.commits.is_empty() {
+            state.commit_after = Some(Instant::now());
+        }
+    }
+
+    /// These have been somebody else's for a while: nothing of theirs is ours to commit.
+    pub(super) fn lose(&self, partitions: &[u32]) {
         let mut state = self.lock();
         for partition in partitions {
             self.drop_slot(&mut state, *partition);
             state.work.commits.remove(partition);
         }
+    }
+
+    /// Takes what is still to be committed at the end.
+    pub(super) fn last_commits(&self) -> BTreeMap<u32, u64> {
+        std::mem::take(&mut self.lock().work.commits)
     }
 
     fn drop_slot(&self, state: &mut State, partition: u32) {
@@ -342,4 +359,107 @@ pub(super) enum Found {
         /// The offset that comes next.
         next: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::item::Seq;
+
+    fn record(seq: u64, epoch: i32, bytes: usize) -> Record {
+        Record {
+            seq: Seq(seq),
+            append_ms: 0,
+            leader_epoch: Some(epoch),
+            format: 1,
+            payload: Bytes::from(vec![0; bytes]),
+            damage: None,
+        }
+    }
+
+    fn seqs(found: Result<Found, Error>) -> Vec<u64> {
+        match found {
+            Ok(Found::Records(records)) => records.iter().map(|record| record.seq.0).collect(),
+            Ok(Found::Nothing) => vec![],
+            _ => panic!("neither records nor nothing"),
+        }
+    }
+
+    #[test]
+    fn a_full_slot_is_paused_once_and_resumed_when_it_is_taken() {
+        let slots = Slots::new(1_000);
+        let (cursor, _) = slots.open(3, 7, None);
+        assert_eq!(slots.push(3, record(7, 0, 700)), Taken::Fine);
+        assert_eq!(slots.push(3, record(8, 0, 700)), Taken::Full);
+        assert_eq!(slots.push(3, record(9, 0, 700)), Taken::Fine, "it is paused already");
+        assert!(slots.is_full(3));
+        assert_eq!(seqs(slots.take(3, cursor)), [7, 8, 9]);
+        assert!(!slots.is_full(3));
+        assert!(slots.next_work().resume.contains(&3));
+        assert_eq!(seqs(slots.take(3, cursor)), []);
+    }
+
+    #[test]
+    fn what_comes_twice_is_left_out_and_a_gap_or_a_fallen_epoch_is_suspect() {
+        for odd in [record(9, 4, 1), record(8, 2, 1)] {
+            let slots = Slots::new(1_000);
+            let (cursor, _) = slots.open(0, 7, Some(3));
+            slots.push(0, record(6, 3, 1));
+            slots.push(0, record(7, 3, 1));
+            slots.push(0, record(7, 3, 1));
+            slots.push(0, odd);
+            slots.push(0, record(8, 3, 1));
+            assert_eq!(seqs(slots.take(0, cursor)), [7], "what was in order comes first");
+            assert!(matches!(slots.take(0, cursor), Ok(Found::Suspect { next: 8 })));
+            slots.reopen(0, cursor, 8, Some(3));
+            slots.push(0, record(8, 3, 1));
+            assert_eq!(seqs(slots.take(0, cursor)), [8]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_moved_while_the_group_waits_for_an_answer() {
+        let slots = Slots::new(1_000);
+        let (cursor, _) = slots.open(0, 0, None);
+        slots.open(1, 0, None);
+        assert_eq!(slots.next_work().start.len(), 2);
+        slots.owe();
+        slots.close(0, cursor);
+        slots.commit(1, 5);
+        let work = slots.next_work();
+        assert_eq!((work.commits.len(), work.stop.len(), work.answer), (1, 0, false));
+        slots.revoke(&[0, 1]);
+        slots.answer();
+        let work = slots.next_work();
+        assert!(work.answer && work.stop == BTreeSet::from([0, 1]), "all at once: {work:?}");
+    }
+
+    #[test]
+    fn a_partition_that_is_opened_again_belongs_to_the_new_cursor_alone() {
+        let slots = Slots::new(1_000);
+        let (old, _) = slots.open(0, 0, None);
+        let (new, _) = slots.open(0, 5, None);
+        assert!(slots.take(0, old).is_err());
+        slots.close(0, old);
+        slots.push(0, record(5, 0, 1));
+        assert_eq!(seqs(slots.take(0, new)), [5]);
+        let work = slots.next_work();
+        assert_eq!((work.start.get(&0), work.stop.len()), (Some(&(5, None)), 0));
+    }
+
+    #[test]
+    fn commits_go_together_and_a_failed_one_does_not_undo_a_newer_one() {
+        let slots = Slots::new(1_000);
+        slots.open(0, 0, None);
+        slots.next_work();
+        slots.commit(0, 1);
+        slots.commit(0, 2);
+        slots.commit(9, 1);
+        assert_eq!(slots.next_work().commits, BTreeMap::from([(0, 2)]), "nothing for what is not open");
+        slots.commit(0, 3);
+        slots.commit_again(0, 2, Duration::ZERO);
+        assert_eq!(slots.next_work().commits, BTreeMap::from([(0, 3)]));
+    }
 }

@@ -182,7 +182,7 @@ async fn describe(side: &Arc<Side>) -> Result<Option<Described>, Error> {
                     ),
                 ));
             }
-            let within = humantime::format_duration(connection.timeout);
+            let within = Span(connection.timeout);
             Err(Error::new(
                 Kind::Transient,
                 format!(

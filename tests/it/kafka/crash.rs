@@ -125,7 +125,7 @@ async fn a_broker_that_crashes_and_hangs_costs_time_and_no_record() {
     assert!(acknowledged.iter().all(|seq| read.contains(seq)));
     drop((cursor, log));
     following.await.unwrap();
-    broker.kill();
+    topic.forget();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,6 +190,6 @@ async fn a_record_whose_bytes_have_changed_on_disk_is_delivered_as_damaged() {
     };
     timeout(TIMEOUT, reading).await.expect("the cursor gets past what is damaged");
     judge(&records);
-    drop((cursor, log));
-    drop(broker);
+    drop((cursor, log, broker));
+    topic.forget();
 }

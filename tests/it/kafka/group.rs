@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use tallymark::{
     item::Seq,
-    log::{Change, Log, Options, kafka::Kafka},
+    log::{
+        Change, Log, Options,
+        kafka::{Kafka, Needs},
+    },
 };
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
     partitions,
-    support::{TIMEOUT, Topic, until},
+    support::{TIMEOUT, Topic, needs, until},
 };
 
 /// A member that follows its changes, and releases at once.
@@ -174,4 +177,29 @@ async fn a_member_reads_its_lanes_in_order_with_pauses_and_when_they_are_opened_
     };
     tokio::join!(read(0), read(1));
     writer.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_progress_is_committed_before_a_member_leaves() {
+    let topic = Topic::new();
+    topic.create(&partitions(1)).await.unwrap();
+    let mut member = Member::new(&topic).await;
+    member.until_lanes(1).await;
+    member.log.append(0, 1, Bytes::from_static(b"pack")).await.unwrap();
+    let cursor = member.log.open(0, Seq(0), None).await.unwrap();
+    until("the lane has begun", async || topic.committed(0)).await;
+    member.log.progress(0, Seq(0), Seq(0)).await.unwrap();
+    drop(cursor);
+    drop(member);
+    until("its last word is there", async || topic.committed(0).filter(|offset| *offset == 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_the_brokers_refuse_ends_the_membership() {
+    let topic = Topic::new();
+    topic.create(&partitions(1)).await.unwrap();
+    let needs = Needs { session_timeout: std::time::Duration::from_secs(1), ..needs() };
+    let log = Kafka::open(&topic.servers(), &Options::default(), &needs).await.unwrap();
+    let mut changes = log.join().await.unwrap();
+    assert!(timeout(TIMEOUT, changes.recv()).await.expect("it ends").is_none());
 }

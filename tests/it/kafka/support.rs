@@ -42,6 +42,16 @@ impl Topic {
         servers(&format!("kafka://{}/{}", self.brokers, self.name))
     }
 
+    /// Somebody else makes it, and this removes it.
+    pub fn will_be_made(&self) {
+        *self.made.lock().unwrap() = true;
+    }
+
+    /// Its broker goes, and it with it.
+    pub fn forget(&self) {
+        *self.made.lock().unwrap() = false;
+    }
+
     /// Makes the topic as `tallymark topic create` does.
     pub async fn create(&self, options: &Options) -> Result<topic::Created, Error> {
         *self.made.lock().unwrap() = true;

@@ -1,5 +1,7 @@
 //! The topic's settings: made as the laws need them, and explained where they are otherwise.
 
+use std::process::Command;
+
 use tallymark::{
     log::{
         Options,
@@ -103,4 +105,55 @@ async fn brokers_that_are_away_at_start_are_named_within_ten_seconds() {
     assert_eq!(error.kind, Kind::Transient);
     let text = error.to_string();
     assert!(text.contains("127.0.0.1:1") && text.contains("refused"), "{text}");
+}
+
+/// Exit code, stdout, stderr.
+fn command(arguments: &[&str]) -> (i32, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallymark"));
+    // Those that say where the servers are would be unknown settings.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TALLYMARK_")) {
+        command.env_remove(name);
+    }
+    let output = command.current_dir(&dir).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_make_look_explain_and_end_with_the_verdict() {
+    let topic = Topic::new();
+    let url = format!("kafka://{}/{}", topic.brokers, topic.name);
+    let (code, _, err) = command(&["topic", "check", "--log", &url]);
+    assert_eq!(code, 1);
+    assert!(err.contains("`tallymark topic create`"), "{err}");
+    let (code, _, err) = command(&["topic", "create", "--log", &url]);
+    assert_eq!(code, 1);
+    assert!(err.contains("log.replication=1"), "{err}");
+
+    topic.will_be_made();
+    let create = ["topic", "create", "--log", &url, "--set", "log.replication=1", "--set", "log.partitions=3"];
+    let (code, out, err) = command(&create);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("made: id ") && out.contains("3 partitions"), "{out}");
+    let (code, out, _) = command(&create);
+    assert_eq!(code, 0);
+    assert!(out.contains("is there already"), "{out}");
+    let (code, out, _) = command(&["topic", "check", "--log", &url, "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["partitions"]), (0, &serde_json::json!(3)));
+    assert!(report["findings"].as_array().unwrap().iter().all(|finding| finding["refused"] == false), "{out}");
+
+    // The window grew past what the topic keeps.
+    let (code, out, err) = command(&["topic", "check", "--log", &url, "--set", "dedup.window=30d"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("wrong: retention.ms is 604800000") && out.contains("--add-config retention.ms="), "{out}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+
+    let (code, _, err) = command(&["topic", "check", "--log", "kafka://127.0.0.1:1/packs"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("log.url") && err.contains("127.0.0.1:1"), "{err}");
+    let (code, out, _) = command(&["topic", "create"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("embedded"), "{out}");
 }
