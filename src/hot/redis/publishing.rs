@@ -21,13 +21,16 @@ const CALL: usize = 16;
 /// Entries that are on their way at a time.
 const ON_THE_WAY: usize = 2048;
 
+/// An entry's name and its base.
+type Named<'a> = (Vec<u8>, &'a Base);
+
 impl Redis {
     pub(super) async fn publish_bases(&self, lane: &str, seq: Seq, bases: &[Base]) -> Result<Published, Error> {
         self.tell_from(lane).await?;
         let mut published = Published::default();
         let mut failed = None;
         for bases in bases.chunks(ON_THE_WAY) {
-            let mut calls: Vec<(u16, Vec<(Vec<u8>, &Base)>)> = Vec::new();
+            let mut calls: Vec<(u16, Vec<Named<'_>>)> = Vec::new();
             let mut named: Vec<_> = bases
                 .iter()
                 .map(|base| {

@@ -119,7 +119,9 @@ impl Servers {
         if let Some(node) = self.single.as_ref().filter(|_| commands.len() <= PIPELINE) {
             return self.ask(node, commands.into_iter().map(|command| command.cmd).collect(), false).await;
         }
-        let mut groups: Vec<(Result<Arc<Node>, Failure>, Vec<usize>, Vec<Cmd>)> = Vec::new();
+        // A server, if it is known; which of the commands are its; the commands.
+        type Group = (Result<Arc<Node>, Failure>, Vec<usize>, Vec<Cmd>);
+        let mut groups: Vec<Group> = Vec::new();
         let mut open: HashMap<usize, usize> = HashMap::new();
         let total = commands.len();
         for (index, command) in commands.into_iter().enumerate() {

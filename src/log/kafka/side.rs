@@ -64,6 +64,9 @@ pub struct Layout {
     pub least_in_sync: Option<(i32, usize)>,
 }
 
+/// A partition and its bounds.
+type BoundsOf = (u32, Result<Bounds, Error>);
+
 impl Side {
     pub(super) fn new(connection: Connection, closing: Closing) -> Result<Self, Error> {
         // Without a group: it only asks.
@@ -141,7 +144,7 @@ impl Side {
     }
 
     /// The bounds of some partitions: one question for the starts, one for the ends.
-    fn bounds(&self, partitions: &BTreeSet<u32>) -> Result<Vec<(u32, Result<Bounds, Error>)>, Error> {
+    fn bounds(&self, partitions: &BTreeSet<u32>) -> Result<Vec<BoundsOf>, Error> {
         let topic = &self.connection.topic;
         let ask = |offset: Offset| {
             let mut list = TopicPartitionList::with_capacity(partitions.len());
