@@ -171,7 +171,7 @@ async fn describe(side: &Arc<Side>) -> Result<Option<Described>, Error> {
         }
         Err(code) => {
             let reason = connection.chatter.reason();
-            let why = reason.map_or_else(|| code.to_string(), |reason| reason);
+            let why = reason.unwrap_or_else(|| code.to_string());
             let brokers = &connection.brokers;
             if connection.chatter.is_refused() {
                 return Err(Error::new(
