@@ -80,7 +80,7 @@ async fn a_broker_that_crashes_and_hangs_costs_time_and_no_record() {
     assert_eq!(log.check().await.unwrap_err().kind, Kind::Transient);
     assert_eq!(log.bounds(0).await.unwrap_err().kind, Kind::Transient);
 
-    let mut broker = tokio::task::spawn_blocking(move || {
+    let broker = tokio::task::spawn_blocking(move || {
         broker.restart();
         broker
     })
