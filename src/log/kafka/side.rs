@@ -34,6 +34,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Log lines that are passed on after a question.
 const LINES: usize = 16;
 
+/// What was found of some partitions.
+type Found = Vec<(u32, Result<Bounds, Error>)>;
+
 type Asked = (u32, oneshot::Sender<Result<Bounds, Error>>);
 
 /// The client for questions.
@@ -63,9 +66,6 @@ pub struct Layout {
     /// The partition with the fewest copies in sync, and how many those are.
     pub least_in_sync: Option<(i32, usize)>,
 }
-
-/// A partition and its bounds.
-type BoundsOf = (u32, Result<Bounds, Error>);
 
 impl Side {
     pub(super) fn new(connection: Connection, closing: Closing) -> Result<Self, Error> {
@@ -144,7 +144,7 @@ impl Side {
     }
 
     /// The bounds of some partitions: one question for the starts, one for the ends.
-    fn bounds(&self, partitions: &BTreeSet<u32>) -> Result<Vec<BoundsOf>, Error> {
+    fn bounds(&self, partitions: &BTreeSet<u32>) -> Result<Found, Error> {
         let topic = &self.connection.topic;
         let ask = |offset: Offset| {
             let mut list = TopicPartitionList::with_capacity(partitions.len());
@@ -228,7 +228,7 @@ async fn answer(side: Arc<Side>, mut questions: mpsc::Receiver<Asked>) {
 }
 
 /// All at once, or, when that fails as a whole, each by itself: one partition that nobody leads must not hide the others.
-fn one_by_one(side: &Side, partitions: &BTreeSet<u32>) -> Vec<(u32, Result<Bounds, Error>)> {
+fn one_by_one(side: &Side, partitions: &BTreeSet<u32>) -> Found {
     let failed = match side.bounds(partitions) {
         Ok(found) => return found,
         Err(failed) => failed,
