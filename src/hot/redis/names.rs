@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn slots_are_those_that_servers_compute() {
         // As `CLUSTER KEYSLOT` answers.
-        for (key, expected) in [("123456789", 12_739), ("foo", 12_182), ("{foo}bar", 12_182), ("a{}b", 13_340)] {
+        for (key, expected) in [("123456789", 12_739), ("foo", 12_182), ("{foo}bar", 12_182), ("a{}b", 13_694)] {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
         }
         let names = Names::new("t");

@@ -18,6 +18,9 @@ use crate::{
 
 /// Entries of one call of the script: nobody else is served meanwhile.
 const CALL: usize = 16;
+/// One call: its slot, and its entries with their keys.
+type Call<'a> = (u16, Vec<(Vec<u8>, &'a Base)>);
+
 /// Entries that are on their way at a time.
 const ON_THE_WAY: usize = 2048;
 
@@ -30,7 +33,7 @@ impl Redis {
         let mut published = Published::default();
         let mut failed = None;
         for bases in bases.chunks(ON_THE_WAY) {
-            let mut calls: Vec<(u16, Vec<Named<'_>>)> = Vec::new();
+            let mut calls: Vec<Call<'_>> = Vec::new();
             let mut named: Vec<_> = bases
                 .iter()
                 .map(|base| {

@@ -29,6 +29,13 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// What a server answered to a command, and over which connections.
 pub(super) type Answer = Result<(Value, Arc<Link>), Failure>;
 
+/// The commands for one server, and where each stood among all.
+struct Group {
+    node: Result<Arc<Node>, Failure>,
+    indices: Vec<usize>,
+    cmds: Vec<Cmd>,
+}
+
 /// Who serves which slot.
 struct Slots {
     nodes: HashMap<String, Arc<Node>>,
@@ -119,8 +126,6 @@ impl Servers {
         if let Some(node) = self.single.as_ref().filter(|_| commands.len() <= PIPELINE) {
             return self.ask(node, commands.into_iter().map(|command| command.cmd).collect(), false).await;
         }
-        // A server, if it is known; which of the commands are its; the commands.
-        type Group = (Result<Arc<Node>, Failure>, Vec<usize>, Vec<Cmd>);
         let mut groups: Vec<Group> = Vec::new();
         let mut open: HashMap<usize, usize> = HashMap::new();
         let total = commands.len();
@@ -128,17 +133,17 @@ impl Servers {
             let owner = self.owner(command.slot).await;
             let name = owner.as_ref().map_or(0, |node| Arc::as_ptr(node) as usize);
             let at = match open.get(&name) {
-                Some(at) if groups[*at].1.len() < PIPELINE => *at,
+                Some(at) if groups[*at].cmds.len() < PIPELINE => *at,
                 _ => {
-                    groups.push((owner, Vec::new(), Vec::new()));
+                    groups.push(Group { node: owner, indices: Vec::new(), cmds: Vec::new() });
                     open.insert(name, groups.len() - 1);
                     groups.len() - 1
                 }
             };
-            groups[at].1.push(index);
-            groups[at].2.push(command.cmd);
+            groups[at].indices.push(index);
+            groups[at].cmds.push(command.cmd);
         }
-        let asked = groups.into_iter().map(|(node, indices, cmds)| async move {
+        let asked = groups.into_iter().map(|Group { node, indices, cmds }| async move {
             let answers = match node {
                 Ok(node) => self.ask(&node, cmds, false).await,
                 Err(failure) => indices.iter().map(|_| Err(failure.clone())).collect(),
