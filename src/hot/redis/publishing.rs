@@ -24,9 +24,6 @@ type Call<'a> = (u16, Vec<(Vec<u8>, &'a Base)>);
 /// Entries that are on their way at a time.
 const ON_THE_WAY: usize = 2048;
 
-/// An entry's name and its base.
-type Named<'a> = (Vec<u8>, &'a Base);
-
 impl Redis {
     pub(super) async fn publish_bases(&self, lane: &str, seq: Seq, bases: &[Base]) -> Result<Published, Error> {
         self.tell_from(lane).await?;
