@@ -106,7 +106,7 @@ fn wrong_usage_and_wrong_configuration_end_with_2() {
         &["run", "--set", "worker"],
         &["--config", "nowhere.toml"],
         &["--listen", "8080"],
-        &["--log", "kafka://h:9092/t"],
+        &["--log", "kafka://h:9092"],
         &["run", "worker"],
         &["run", "ingest"],
         &["validate", "--no-connect", "--set", "store.shards=0"],
