@@ -184,8 +184,8 @@ async fn a_pack_that_is_too_large_is_certainly_not_appended() {
 async fn the_first_append_after_opening_is_fast() {
     let topic = Topic::new();
     let mut firsts = Vec::new();
-    // Not warmed up, it takes half a second each time. Warmed up, it still does now and then: an idempotent producer asks for
-    // its number on a timer of the library's.
+    // Not warmed up, it takes half a second each time. Warmed up, it still did once (502 ms); why is not established, so
+    // this asks for one fast append of five.
     for _ in 0..5 {
         let log = topic.made(&partitions(4)).await;
         let began = Instant::now();
