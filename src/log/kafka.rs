@@ -38,6 +38,7 @@ use crate::{
     retry::Kind,
 };
 
+mod assigned;
 mod chatter;
 mod closing;
 mod connection;

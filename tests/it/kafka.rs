@@ -184,13 +184,12 @@ async fn a_pack_that_is_too_large_is_certainly_not_appended() {
 async fn the_first_append_after_opening_is_fast() {
     let topic = Topic::new();
     let mut firsts = Vec::new();
-    // Not warmed up, it takes half a second each time. Warmed up, it still did once (502 ms); why is not established, so
-    // this asks for one fast append of five.
     for _ in 0..5 {
         let log = topic.made(&partitions(4)).await;
         let began = Instant::now();
         log.append(3, 1, Bytes::from_static(b"first")).await.unwrap();
         firsts.push(began.elapsed());
     }
-    assert!(firsts.iter().any(|first| *first < Duration::from_millis(250)), "the first appends took {firsts:?}");
+    // A producer that has no id yet asks for it every half second.
+    assert!(firsts.iter().all(|first| *first < Duration::from_millis(250)), "the first appends took {firsts:?}");
 }

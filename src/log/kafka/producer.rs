@@ -28,6 +28,7 @@ use tokio::{
 
 use super::{
     super::{Appended, Error},
+    assigned::{self, Assigned},
     chatter::Context,
     closing::Closing,
     connection::Connection,
@@ -46,15 +47,22 @@ pub(super) struct Waiting {
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) struct Delivery(Context);
+pub(super) struct Delivery {
+    chatter: Context,
+    assigned: Arc<Assigned>,
+}
 
 impl ClientContext for Delivery {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
+        self.chatter.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
+        self.chatter.error(error, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.assigned.note(statistics);
     }
 }
 
@@ -91,6 +99,8 @@ pub(super) struct Producer {
     permits: u32,
     /// Taken only when the producer is dropped.
     current: RwLock<Option<Arc<Client>>>,
+    /// Whether the first producer has its id.
+    assigned: Arc<Assigned>,
     /// Held while a new producer takes the place of one that has failed.
     replacing: Mutex<()>,
     closing: Closing,
@@ -106,9 +116,12 @@ impl Producer {
         closing: Closing,
     ) -> Result<Self, Error> {
         let permits = u32::try_from((buffer / PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let current = RwLock::new(Some(Arc::new(make(&connection, max_record, deadline)?)));
+        let assigned = Arc::<Assigned>::default();
+        let client = make(&connection, max_record, deadline, assigned.clone())?;
+        let current = RwLock::new(Some(Arc::new(client)));
         let queued = Arc::new(Semaphore::new(permits as usize));
-        Ok(Self { connection, max_record, deadline, queued, permits, current, replacing: Mutex::default(), closing })
+        let replacing = Mutex::default();
+        Ok(Self { connection, max_record, deadline, queued, permits, current, assigned, replacing, closing })
     }
 
     fn client(&self) -> Arc<Client> {
@@ -116,11 +129,18 @@ impl Producer {
         current.clone().expect("taken only when the producer is dropped")
     }
 
-    /// Connects to every broker and learns the topic's leaders, so that the first append does not wait for it. Blocks.
+    /// Connects to every broker, learns the topic's leaders and waits until the producer may write, so that the first
+    /// append waits for none of it. Blocks.
     pub(super) fn warm_up(&self) -> Result<(), Error> {
         let client = self.client();
-        let metadata = client.client().fetch_metadata(Some(&self.connection.topic), self.connection.timeout);
-        metadata.map(drop).map_err(|error| errors::of("the topic's leaders cannot be learnt", error))
+        let timeout = self.connection.timeout;
+        let metadata = client.client().fetch_metadata(Some(&self.connection.topic), timeout);
+        metadata.map_err(|error| errors::of("the topic's leaders cannot be learnt", error))?;
+        if self.assigned.wait(timeout) {
+            return Ok(());
+        }
+        let why = format!("the brokers gave the producer no id within {}: have they a controller?", Span(timeout));
+        Err(Error::new(Kind::Transient, why))
     }
 
     /// Appends one record; see the module.
@@ -186,7 +206,7 @@ impl Producer {
             return true;
         }
         tracing::warn!(code = %code, reason = why, "the producer has failed for good; a new one takes its place");
-        match make(&self.connection, self.max_record, self.deadline) {
+        match make(&self.connection, self.max_record, self.deadline, Arc::default()) {
             Ok(new) => {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 let old = current.replace(Arc::new(new));
@@ -210,7 +230,12 @@ impl Drop for Producer {
     }
 }
 
-fn make(connection: &Connection, max_record: usize, deadline: Duration) -> Result<Client, Error> {
+fn make(
+    connection: &Connection,
+    max_record: usize,
+    deadline: Duration,
+    assigned: Arc<Assigned>,
+) -> Result<Client, Error> {
     let max_record = max_record.clamp(1_000, 1_000_000_000).to_string();
     let deadline_ms = deadline.as_millis().clamp(1, 2_147_483_647).to_string();
     let settings = [
@@ -224,7 +249,7 @@ fn make(connection: &Connection, max_record: usize, deadline: Duration) -> Resul
         // The bound is ours; the library's own must not be met before it.
         ("queue.buffering.max.messages", "1000000"),
         ("queue.buffering.max.kbytes", "2097151"),
-        ("statistics.interval.ms", "0"),
+        ("statistics.interval.ms", assigned::INTERVAL_MS),
     ];
-    connection.client(&settings, Delivery(connection.context()))
+    connection.client(&settings, Delivery { chatter: connection.context(), assigned })
 }
