@@ -14,10 +14,10 @@ use std::{
 
 use cpu_time::ProcessTime;
 use tallymark::{
-    config::HotUrl,
     hot::{Base, Delta, HotKey, HotKind, HotView as _, LoadedBase, Options, redis::Redis},
     item::{Lane, Seq, TopicId},
     units::Span,
+    url::HotUrl,
 };
 
 const TASKS: u64 = 8;

@@ -18,12 +18,12 @@ use std::{
 use bytes::Bytes;
 use scylla::client::session_builder::SessionBuilder;
 use tallymark::{
-    config::StoreUrl,
     item::{Epoch, Namespace, Seq, Shard, Stamp},
     store::{
         EventRow, Options, RowName, ShardKey, Slice, Store as _, TotalRow,
         scylla::{Scylla, schema},
     },
+    url::StoreUrl,
 };
 
 const SHARDS: u64 = 256;

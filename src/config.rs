@@ -13,7 +13,12 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
-    admin, exit::Failure, hot, ingest, item::Namespace, lag, log, query, retry, server, shutdown, store, telemetry,
+    admin,
+    exit::Failure,
+    hot, ingest,
+    item::Namespace,
+    lag, log, query, retry, server, shutdown, store, telemetry,
+    url::{Address, HotUrl, LogUrl, StoreUrl},
     worker,
 };
 
@@ -24,7 +29,6 @@ mod layers;
 mod notes;
 mod sections;
 mod show;
-mod url;
 mod values;
 pub mod verdict;
 
@@ -32,7 +36,6 @@ pub use keys::{FILE_VARIABLE, Key, Kind, keys};
 pub use layers::{Layers, Resolved, Setting, Source};
 pub use sections::General;
 pub use show::{reference, show_json, show_text};
-pub use url::{Address, HotUrl, LogUrl, Secret, Servers, StoreUrl, redact};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

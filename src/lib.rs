@@ -11,9 +11,9 @@
 //! 4. [`query`] answers from the hot view and reads through to the store; [`progress`] waits until a receipt is stored.
 //! 5. [`lag`] measures what is in the log and not in the store; [`admin`] shows it, with health and [`metrics`].
 //!
-//! [`app`] puts the backends behind the ports and runs it all; [`cli`] and [`config`] say what to run, [`client`] is the
-//! other side of the wire, [`telemetry`] and [`shutdown`] are the process's beginning and end, [`priority`] says which of
-//! its threads give way.
+//! [`app`] puts the backends behind the ports and runs it all; [`cli`] and [`config`] say what to run, [`url`] where;
+//! [`client`] is the other side of the wire, [`telemetry`] and [`shutdown`] are the process's beginning and end,
+//! [`priority`] says which of its threads give way.
 //!
 //! The laws that all of this keeps are in `docs/architecture.md`.
 
@@ -46,4 +46,5 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod units;
+pub mod url;
 pub mod worker;

@@ -7,10 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{epochs, topic};
+use super::epochs;
 use crate::{
     admin::Check,
-    config::{Config, HotUrl, LogUrl, Role, StoreUrl, redact},
+    config::{Config, Role},
     data_dir::{self, DataDir},
     exit::Failure,
     hot::{self, HotKey, HotKind},
@@ -18,6 +18,7 @@ use crate::{
     log::{self, Log},
     retry::{Classified as _, Kind},
     store::{self, Store},
+    url::{HotUrl, LogUrl, StoreUrl, redact},
 };
 
 /// The embedded log's topic.
@@ -108,7 +109,7 @@ pub async fn open_log(config: &Config, folders: &Folders) -> Result<Arc<dyn Log>
     let options = config.log.options.clone();
     match (&config.log.url, folders.log.clone()) {
         (LogUrl::Kafka { servers }, _) => {
-            let log = log::kafka::Kafka::open(servers, &options, &topic::needs(config)).await.map_err(log_failure)?;
+            let log = log::kafka::Kafka::open(servers, &options, &needs(config)).await.map_err(log_failure)?;
             Ok(Arc::new(log))
         }
         (LogUrl::Embedded { dir }, folder) => {
@@ -203,4 +204,14 @@ fn failure(setting: &str, kind: Kind, error: &dyn std::error::Error) -> Failure 
     let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
     let message = format!("{setting}: {error}{cause}");
     if kind == Kind::Transient { Failure::unreachable(message) } else { Failure::failed(message) }
+}
+
+/// What the rest of the configuration asks of a log on Kafka.
+pub(super) fn needs(config: &Config) -> log::kafka::Needs {
+    log::kafka::Needs {
+        session_timeout: config.worker.session_timeout.0,
+        dedup_window: config.dedup.window.0,
+        pack_bytes: config.ingest.pack_bytes.as_usize(),
+        read_ahead: config.worker.read_bytes.as_usize(),
+    }
 }

@@ -2,9 +2,10 @@
 
 use super::backends;
 use crate::{
-    config::{Config, StoreUrl},
+    config::Config,
     exit::Failure,
     store::scylla::schema::{self, Applied},
+    url::StoreUrl,
 };
 
 /// The keyspace of what is printed when the configuration names none.

@@ -5,12 +5,10 @@ use super::{
     epochs,
 };
 use crate::{
-    config::{Config, LogUrl},
+    config::Config,
     exit::Failure,
-    log::kafka::{
-        Needs,
-        topic::{self, Created, Report},
-    },
+    log::kafka::topic::{self, Created, Report},
+    url::LogUrl,
 };
 
 /// What a command finds where the log is.
@@ -21,23 +19,13 @@ pub enum Topic<T> {
     Embedded,
 }
 
-/// What the rest of the configuration asks of a log on Kafka.
-pub fn needs(config: &Config) -> Needs {
-    Needs {
-        session_timeout: config.worker.session_timeout.0,
-        dedup_window: config.dedup.window.0,
-        pack_bytes: config.ingest.pack_bytes.as_usize(),
-        read_ahead: config.worker.read_bytes.as_usize(),
-    }
-}
-
 /// Makes the topic that the configuration names.
 ///
 /// # Errors
 /// Kafka cannot be reached (exit code 3), or refuses.
 pub async fn create(config: &Config) -> Result<Topic<Created>, Failure> {
     let LogUrl::Kafka { servers } = &config.log.url else { return Ok(Topic::Embedded) };
-    topic::create(servers, &config.log.options, &needs(config)).await.map(Topic::Kafka).map_err(log_failure)
+    topic::create(servers, &config.log.options, &backends::needs(config)).await.map(Topic::Kafka).map_err(log_failure)
 }
 
 /// Begins the first epoch of the topic in the store, if the store knows none (law 2).
@@ -57,5 +45,5 @@ pub async fn begin_epoch(config: &Config) -> Result<(), Failure> {
 /// Kafka cannot be reached (exit code 3), or there is no such topic.
 pub async fn check(config: &Config) -> Result<Topic<Report>, Failure> {
     let LogUrl::Kafka { servers } = &config.log.url else { return Ok(Topic::Embedded) };
-    topic::check(servers, &config.log.options, &needs(config)).await.map(Topic::Kafka).map_err(log_failure)
+    topic::check(servers, &config.log.options, &backends::needs(config)).await.map(Topic::Kafka).map_err(log_failure)
 }

@@ -25,6 +25,7 @@ use crate::retry;
 
 mod batch;
 mod delivery;
+mod item_error;
 mod items;
 mod report;
 mod source;

@@ -1,8 +1,7 @@
 //! What must hold between settings, and what a role can run on.
 
-use super::{
-    Config, HotUrl, LogUrl, Problem, Resolved, Role, StoreUrl, sections::Sections, url::Address, values::shown,
-};
+use super::{Config, Problem, Resolved, Role, sections::Sections, values::shown};
+use crate::url::{Address, HotUrl, LogUrl, StoreUrl};
 
 /// Settings that do not fit together.
 pub fn together(

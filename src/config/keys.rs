@@ -10,9 +10,9 @@ use toml::{Table, Value};
 use super::{
     notes::{self, Note},
     sections,
-    url::Address,
 };
 use crate::units::{Size, Span};
+use crate::url::Address;
 
 /// What begins the name of every environment variable of ours.
 pub const PREFIX: &str = "TALLYMARK_";

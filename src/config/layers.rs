@@ -16,9 +16,9 @@ use toml::{Table, Value};
 use super::{
     Problem, Role, file,
     keys::{self, FILE_VARIABLE, Key, Kind, PREFIX},
-    url::redact,
     values::{Raw, coerce, shown},
 };
+use crate::url::redact;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

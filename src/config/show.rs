@@ -10,9 +10,9 @@ use super::{
     keys::{BACKENDS, Key, Kind, keys},
     layers::Source,
     notes::Bound,
-    url::redact,
     values::shown,
 };
+use crate::url::redact;
 
 /// The default of a setting whose default depends on the backend, for the backend in force.
 fn in_force(settings: &Resolved, key: &Key, value: &Value) -> Option<(Value, &'static str)> {

@@ -5,9 +5,9 @@ use toml::Value;
 use super::{
     keys::{Key, Kind},
     notes::Bound,
-    url::redact,
 };
 use crate::units::{Size, Span};
+use crate::url::redact;
 
 /// A value as a layer has it.
 pub enum Raw<'a> {

@@ -29,10 +29,10 @@ use self::{
 };
 use super::{Base, Delta, Error, HotKey, HotView, LoadedBase, Options, Published, Token, View};
 use crate::{
-    config::{Secret, Servers as Hosts},
     item::{Lane, Seq},
     metrics,
     retry::Kind,
+    url::{Secret, Servers as Hosts},
 };
 
 mod adding;

@@ -33,9 +33,9 @@ use self::{
 };
 use super::{Appended, Bounds, Change, Error, Log, Options, Record, Topology};
 use crate::{
-    config::Servers,
     item::{Seq, TopicId},
     retry::Kind,
+    url::Servers,
 };
 
 mod assigned;

@@ -23,11 +23,11 @@ use std::ops::ControlFlow;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::Servers,
     item::{Lane, Seq, Stamp},
     store::{
         self, Checkpoint, EpochRow, Error, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
     },
+    url::Servers,
 };
 
 mod batches;

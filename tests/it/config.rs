@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use proptest::prelude::*;
-use tallymark::config::{
-    Config, Error, HotUrl, Key, Kind, Layers, LogUrl, Role, Source, StoreUrl, keys, reference, show_json, show_text,
+use tallymark::{
+    config::{Config, Error, Key, Kind, Layers, Role, Source, keys, reference, show_json, show_text},
+    url::{HotUrl, LogUrl, StoreUrl},
 };
 
 fn load(layers: Layers) -> Result<Config, Error> {

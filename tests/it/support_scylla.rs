@@ -7,11 +7,11 @@ use scylla::{
     deserialize::row::DeserializeRow,
 };
 use tallymark::{
-    config::{Servers, StoreUrl},
     store::{
         Options,
         scylla::{Scylla, schema},
     },
+    url::{Servers, StoreUrl},
 };
 
 use crate::stack;

@@ -6,7 +6,6 @@
 //! ingest says against single items is reported by line. Any other answer is about all requests, and ends the sending.
 
 use std::{
-    borrow::Cow,
     io::Write as _,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -17,7 +16,7 @@ use flate2::{Compression, write::GzEncoder};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Options, batch::Batch, report::Report};
+use super::{Options, batch::Batch, item_error::ItemError, report::Report};
 use crate::{
     client::{
         Error,
@@ -66,15 +65,6 @@ struct Accepted {
 #[serde(default)]
 struct Refused {
     errors: Vec<ItemError>,
-}
-
-/// What is wrong with one item.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct ItemError {
-    pub(super) index: usize,
-    pub(super) field: String,
-    pub(super) message: String,
 }
 
 /// What one try came to.
@@ -259,15 +249,5 @@ fn detail(error: &Error) -> String {
     match error {
         Error::Refused { detail, .. } => detail.clone(),
         other => other.to_string(),
-    }
-}
-
-impl ItemError {
-    /// What is wrong, for a line of a report.
-    pub(super) fn describe(&self) -> Cow<'_, str> {
-        match self.field.is_empty() {
-            true => one_line(&self.message).into(),
-            false => one_line(&format!("`{}`: {}", self.field, self.message)).into(),
-        }
     }
 }

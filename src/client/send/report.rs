@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     Options,
     batch::{Batch, Chunk, Kind},
-    delivery::ItemError,
+    item_error::ItemError,
 };
 use crate::{
     client::{Console, Error},

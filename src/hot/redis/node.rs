@@ -24,10 +24,10 @@ use super::{
     scripts,
 };
 use crate::{
-    config::Address,
     metrics,
     retry::{self, Backoff},
     units::Span,
+    url::Address,
 };
 
 /// Connections to one server.

@@ -19,7 +19,7 @@ use super::{
     node::{How, Link, Node, bytes_of, error_of},
     scripts,
 };
-use crate::config::Address;
+use crate::url::Address;
 
 /// Most commands of one pipeline: a server answers nobody else in between.
 const PIPELINE: usize = 256;

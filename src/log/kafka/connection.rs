@@ -12,7 +12,7 @@ use super::{
     super::{Error, Options},
     chatter::{Chatter, Context},
 };
-use crate::{config::Servers, retry::Kind};
+use crate::{retry::Kind, url::Servers};
 
 /// The ways to log in that this program knows.
 pub const SASL_MECHANISMS: &[&str] = &["none", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -132,7 +132,7 @@ fn secure(config: &mut ClientConfig, servers: &Servers, options: &Options) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogUrl;
+    use crate::url::LogUrl;
 
     fn connection(url: &str, options: Options) -> Result<Connection, String> {
         let Ok(LogUrl::Kafka { servers }) = url.parse() else { panic!("{url}") };

@@ -23,7 +23,7 @@ use super::{
     ffi::Described,
     side::{Layout, Side},
 };
-use crate::{config::Servers, item::TopicId, retry::Kind, units::Span};
+use crate::{item::TopicId, retry::Kind, units::Span, url::Servers};
 
 /// Partitions of a new topic, where the settings leave it open.
 const DEFAULT_PARTITIONS: u32 = 8;
@@ -385,7 +385,7 @@ async fn make(side: &Arc<Side>, options: &Options, needs: &Needs, closing: &Clos
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogUrl;
+    use crate::url::LogUrl;
 
     fn needs() -> Needs {
         Needs {

@@ -14,9 +14,9 @@ use scylla::{
 };
 
 use crate::{
-    config::{Servers, redact},
     retry::Kind,
     store::{ANY_DATACENTER, Error, Options},
+    url::{Servers, redact},
 };
 
 use super::fault;
@@ -123,7 +123,7 @@ fn datacenter(there: &BTreeSet<String>, wanted: Option<&str>) -> Result<Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::StoreUrl;
+    use crate::url::StoreUrl;
 
     #[test]
     fn a_url_is_shown_as_it_was_written_but_for_the_password() {

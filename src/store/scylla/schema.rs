@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, HashMap};
 use scylla::client::session::Session;
 
 use crate::{
-    config::Servers,
     retry::Kind,
     store::{Error, Options},
+    url::Servers,
 };
 
 use super::{connect, fault};

@@ -10,7 +10,7 @@ use scylla::{
     statement::{Statement, prepared::PreparedStatement},
 };
 
-use crate::{config::Servers, retry::Kind, store::Error};
+use crate::{retry::Kind, store::Error, url::Servers};
 
 use super::{connect, fault};
 

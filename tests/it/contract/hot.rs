@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use tallymark::{
-    config::HotUrl,
     hot::{
         Base, Delta, HotKey, HotKind, HotView, LoadedBase, Options, Published, Shared, Token, View, memory::Memory,
         none::Disabled, redis::Redis,
     },
     item::{Lane, Seq, TopicId},
     units::{Size, Span},
+    url::HotUrl,
 };
 
 use crate::stack;

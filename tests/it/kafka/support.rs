@@ -9,11 +9,11 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
 };
 use tallymark::{
-    config::{LogUrl, Servers},
     log::{
         Error, Options,
         kafka::{Kafka, Needs, topic},
     },
+    url::{LogUrl, Servers},
 };
 
 use crate::stack;

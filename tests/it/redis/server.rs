@@ -9,7 +9,7 @@ use std::{
 };
 
 use ::redis::{Client, Cmd, FromRedisValue, Value, aio::MultiplexedConnection};
-use tallymark::{config::HotUrl, config::Servers, hot, hot::redis::Redis, units::Span};
+use tallymark::{hot, hot::redis::Redis, units::Span, url::HotUrl, url::Servers};
 
 /// The program, as the environment names it or as it is found in the path.
 fn program() -> PathBuf {
