@@ -47,6 +47,8 @@ pub struct Options {
     pub request_timeout: Span,
     /// Bytes of records that are handed to the brokers and not acknowledged.
     pub buffer: Size,
+    /// Connections to each broker that records are appended over.
+    pub connections: usize,
     /// How often it is checked that the topic is still the same.
     pub identity_interval: Span,
     /// Whether the connections to the brokers are encrypted.
@@ -72,6 +74,7 @@ impl Default for Options {
             append_timeout: Span::from_secs(10),
             request_timeout: Span::from_secs(5),
             buffer: Size::mib(64),
+            connections: 4,
             identity_interval: Span::from_secs(10),
             tls: false,
             ca_file: String::new(),

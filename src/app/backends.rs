@@ -213,5 +213,6 @@ pub(super) fn needs(config: &Config) -> log::kafka::Needs {
         dedup_window: config.dedup.window.0,
         pack_bytes: config.ingest.pack_bytes.as_usize(),
         read_ahead: config.worker.read_bytes.as_usize(),
+        appends: config.role != Role::Worker,
     }
 }

@@ -139,6 +139,9 @@ impl Layers {
                 named = Some(PathBuf::from(value));
                 continue;
             }
+            if name.starts_with(TEST_PREFIX) {
+                continue;
+            }
             let Some(key) = keys::find_variable(&name) else {
                 problems.push(unknown_variable(&name));
                 continue;
@@ -157,6 +160,9 @@ impl Layers {
         (named, read)
     }
 }
+
+/// Variables that say where the tests' servers are (`tests/stack up` writes them). Whoever has exported them runs the program too.
+const TEST_PREFIX: &str = "TALLYMARK_TEST_";
 
 fn unknown_variable(name: &str) -> Problem {
     let rest = name.strip_prefix(PREFIX).unwrap_or(name);

@@ -101,6 +101,11 @@ pub const NOTES: &[Note] = &[
         "Bytes of packs that are handed to the brokers and not acknowledged; beyond it appends wait.",
     ),
     note(
+        "log.connections",
+        Between(1, 64),
+        "Connections to each broker that an ingest appends over; a broker works on one request of a connection at a time.",
+    ),
+    note(
         "log.identity_interval",
         Positive,
         "How often it is checked that the topic was not deleted and made anew, and has its partitions still.",

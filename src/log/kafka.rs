@@ -74,6 +74,8 @@ pub struct Needs {
     pub pack_bytes: usize,
     /// Bytes that a lane reads ahead (`worker.read_bytes`).
     pub read_ahead: usize,
+    /// Whether packs are appended: the role has an ingest.
+    pub appends: bool,
 }
 
 /// What cursors and the membership share.
@@ -133,7 +135,9 @@ impl Kafka {
 
         let max_record = usize::try_from(report.max_message_bytes).unwrap_or(usize::MAX);
         let (buffer, deadline) = (options.buffer.as_usize(), options.append_timeout.0);
-        let producer = Producer::new(connection.clone(), max_record, buffer, deadline, closing.clone())?;
+        // One is enough for whom the log only asks whether it would take an append.
+        let connections = if needs.appends { options.connections } else { 1 };
+        let producer = Producer::new(connection.clone(), connections, max_record, buffer, deadline, closing.clone())?;
         let producer = Arc::new(producer);
         let warming = producer.clone();
         let warmed = spawn_blocking(move || warming.warm_up()).await;

@@ -86,6 +86,12 @@ fn each_value_says_where_it_came_from() {
 }
 
 #[test]
+fn variables_that_name_the_tests_servers_are_nobodys_setting() {
+    let layers = variables(&[("TALLYMARK_TEST_KAFKA", "127.0.0.1:9092")]);
+    assert!(Config::load(layers, Role::All).is_ok());
+}
+
+#[test]
 fn a_file_may_be_named_by_a_variable_and_the_flag_is_above_it() {
     let (dir, layers) = file("store.shards = 2");
     let other = dir.path().join("other.toml");

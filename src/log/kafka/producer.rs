@@ -4,6 +4,9 @@
 //! refused, certainly not appended. The deadline is ours: with all brokers away the library's own came seconds late.
 //! A record whose deadline has passed may still be appended later; the answer says that it is unknown.
 //!
+//! A broker works on one request of a connection at a time, and the library puts one partition into a request. So there
+//! are several producers with a connection each, `log.connections`, and every partition belongs to one of them.
+//!
 //! An idempotent producer that cannot prove any more that nothing is doubled ends with a fatal error. Then a new one takes
 //! its place: a record doubled in between carries the same pack id, and the lanes drop it (law 7).
 
@@ -89,63 +92,74 @@ impl ProducerContext for Delivery {
 
 type Client = ThreadedProducer<Delivery>;
 
-/// The producer of a process.
+/// What a process appends with.
 pub(super) struct Producer {
-    connection: Connection,
-    max_record: usize,
-    deadline: Duration,
+    making: Making,
     queued: Arc<Semaphore>,
     /// Permits of the whole bound.
     permits: u32,
-    /// Taken only when the producer is dropped.
-    current: RwLock<Option<Arc<Client>>>,
-    /// Whether the first producer has its id.
-    assigned: Arc<Assigned>,
-    /// Held while a new producer takes the place of one that has failed.
-    replacing: Mutex<()>,
+    /// Partition `p` is appended to by number `p % len`.
+    members: Vec<Member>,
     closing: Closing,
 }
 
+/// How a producer is made.
+struct Making {
+    connection: Connection,
+    max_record: usize,
+    deadline: Duration,
+}
+
+/// One producer, and whoever takes its place.
+struct Member {
+    current: RwLock<Arc<Client>>,
+    /// Whether the first one has its id.
+    assigned: Arc<Assigned>,
+    /// Held while a new producer takes the place of one that has failed.
+    replacing: Mutex<()>,
+}
+
 impl Producer {
-    /// Makes the producer. `max_record` is the largest record that the topic takes.
+    /// Makes the producers. `max_record` is the largest record that the topic takes, `buffer` how many bytes may be under
+    /// way in all of them.
     pub(super) fn new(
         connection: Connection,
+        connections: usize,
         max_record: usize,
         buffer: usize,
         deadline: Duration,
         closing: Closing,
     ) -> Result<Self, Error> {
         let permits = u32::try_from((buffer / PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let assigned = Arc::<Assigned>::default();
-        let client = make(&connection, max_record, deadline, assigned.clone())?;
-        let current = RwLock::new(Some(Arc::new(client)));
-        let queued = Arc::new(Semaphore::new(permits as usize));
-        let replacing = Mutex::default();
-        Ok(Self { connection, max_record, deadline, queued, permits, current, assigned, replacing, closing })
+        let making = Making { connection, max_record, deadline };
+        let members = (0..connections.max(1)).map(|_| Member::new(&making)).collect::<Result<_, _>>()?;
+        Ok(Self { making, queued: Arc::new(Semaphore::new(permits as usize)), permits, members, closing })
     }
 
-    fn client(&self) -> Arc<Client> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.clone().expect("taken only when the producer is dropped")
-    }
-
-    /// Connects to every broker, learns the topic's leaders and waits until the producer may write, so that the first
+    /// Connects to every broker, learns the topic's leaders and waits until every producer may write, so that the first
     /// append waits for none of it. Blocks.
     pub(super) fn warm_up(&self) -> Result<(), Error> {
-        let client = self.client();
-        let timeout = self.connection.timeout;
-        let metadata = client.client().fetch_metadata(Some(&self.connection.topic), timeout);
-        metadata.map_err(|error| errors::of("the topic's leaders cannot be learnt", error))?;
-        if self.assigned.wait(timeout) {
+        let Connection { topic, timeout, .. } = &self.making.connection;
+        for member in &self.members {
+            let metadata = member.client().client().fetch_metadata(Some(topic), *timeout);
+            metadata.map_err(|error| errors::of("the topic's leaders cannot be learnt", error))?;
+        }
+        if self.members.iter().all(|member| member.assigned.wait(*timeout)) {
             return Ok(());
         }
-        let why = format!("the brokers gave the producer no id within {}: have they a controller?", Span(timeout));
+        let why = format!("the brokers gave the producer no id within {}: have they a controller?", Span(*timeout));
         Err(Error::new(Kind::Transient, why))
+    }
+
+    fn member(&self, partition: i32) -> &Member {
+        let number = usize::try_from(partition).unwrap_or(0);
+        &self.members[number % self.members.len()]
     }
 
     /// Appends one record; see the module.
     pub(super) async fn append(&self, partition: i32, format: u32, payload: Bytes) -> Result<Appended, Error> {
-        let until = Instant::now() + self.deadline;
+        let Making { connection, deadline, .. } = &self.making;
+        let until = Instant::now() + *deadline;
         // A record larger than the bound is taken alone; the topic's limit is the library's to check.
         let permits = u32::try_from(payload.len().div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
         let permit = match timeout_at(until, self.queued.clone().acquire_many_owned(permits.min(self.permits))).await {
@@ -158,7 +172,8 @@ impl Producer {
         match timeout_at(until, answered).await {
             Ok(Ok(Ok(appended))) => Ok(appended),
             Ok(Ok(Err(code))) => {
-                self.mend(&self.client());
+                let member = self.member(partition);
+                self.mend(member, &member.client());
                 Err(errors::of_append(code))
             }
             Ok(Err(_)) => {
@@ -168,20 +183,20 @@ impl Producer {
                 Kind::Transient,
                 format!(
                     "it is unknown whether the pack was appended: no acknowledgement from {} within {} (log.append_timeout)",
-                    self.connection.brokers,
-                    Span(self.deadline)
+                    connection.brokers,
+                    Span(*deadline)
                 ),
             )),
         }
     }
 
     fn send(&self, partition: i32, format: u32, payload: &Bytes, mut waiting: Box<Waiting>) -> Result<(), Error> {
-        let text = format.to_string();
+        let (text, member) = (format.to_string(), self.member(partition));
         for again in [true, false] {
-            let client = self.client();
+            let client = member.client();
             let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: FORMAT_HEADER, value: Some(&text) });
             let record: BaseRecord<'_, (), [u8], Box<Waiting>> =
-                BaseRecord::with_opaque_to(&self.connection.topic, waiting)
+                BaseRecord::with_opaque_to(&self.making.connection.topic, waiting)
                     .partition(partition)
                     .payload(&payload[..])
                     .headers(headers);
@@ -190,7 +205,7 @@ impl Producer {
                 Err(refused) => refused,
             };
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            if !(again && self.mend(&client)) {
+            if !(again && self.mend(member, &client)) {
                 return Err(errors::of_enqueue(code));
             }
             waiting = record.delivery_opaque;
@@ -199,17 +214,17 @@ impl Producer {
     }
 
     /// Puts a new producer in the place of `failed`, if that has failed for good. Whether there is a new one.
-    fn mend(&self, failed: &Arc<Client>) -> bool {
+    fn mend(&self, member: &Member, failed: &Arc<Client>) -> bool {
         let Some((code, why)) = failed.client().fatal_error() else { return false };
-        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(failed, &self.client()) {
+        let _replacing = member.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(failed, &member.client()) {
             return true;
         }
         tracing::warn!(code = %code, reason = why, "the producer has failed for good; a new one takes its place");
-        match make(&self.connection, self.max_record, self.deadline, Arc::default()) {
+        match self.making.client(Arc::default()) {
             Ok(new) => {
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                let old = current.replace(Arc::new(new));
+                let mut current = member.current.write().unwrap_or_else(PoisonError::into_inner);
+                let old = std::mem::replace(&mut *current, Arc::new(new));
                 // Dropping it takes a while.
                 self.closing.run(move || drop(old));
                 true
@@ -225,31 +240,41 @@ impl Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         self.queued.close();
-        let old = self.current.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        self.closing.run(move || drop(old));
+        for member in self.members.drain(..) {
+            self.closing.run(move || drop(member));
+        }
     }
 }
 
-fn make(
-    connection: &Connection,
-    max_record: usize,
-    deadline: Duration,
-    assigned: Arc<Assigned>,
-) -> Result<Client, Error> {
-    let max_record = max_record.clamp(1_000, 1_000_000_000).to_string();
-    let deadline_ms = deadline.as_millis().clamp(1, 2_147_483_647).to_string();
-    let settings = [
-        ("enable.idempotence", "true"),
-        ("acks", "all"),
-        ("linger.ms", "0"),
-        ("message.timeout.ms", &deadline_ms),
-        ("message.max.bytes", &max_record),
-        // Connected before the first record, see `warm_up`.
-        ("enable.sparse.connections", "false"),
-        // The bound is ours; the library's own must not be met before it.
-        ("queue.buffering.max.messages", "1000000"),
-        ("queue.buffering.max.kbytes", "2097151"),
-        ("statistics.interval.ms", assigned::INTERVAL_MS),
-    ];
-    connection.client(&settings, Delivery { chatter: connection.context(), assigned })
+impl Member {
+    fn new(making: &Making) -> Result<Self, Error> {
+        let assigned = Arc::<Assigned>::default();
+        let current = RwLock::new(Arc::new(making.client(assigned.clone())?));
+        Ok(Self { current, assigned, replacing: Mutex::default() })
+    }
+
+    fn client(&self) -> Arc<Client> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Making {
+    fn client(&self, assigned: Arc<Assigned>) -> Result<Client, Error> {
+        let max_record = self.max_record.clamp(1_000, 1_000_000_000).to_string();
+        let deadline_ms = self.deadline.as_millis().clamp(1, 2_147_483_647).to_string();
+        let settings = [
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("linger.ms", "0"),
+            ("message.timeout.ms", &deadline_ms),
+            ("message.max.bytes", &max_record),
+            // Connected before the first record, see `warm_up`.
+            ("enable.sparse.connections", "false"),
+            // The bound is ours; the library's own must not be met before it.
+            ("queue.buffering.max.messages", "1000000"),
+            ("queue.buffering.max.kbytes", "2097151"),
+            ("statistics.interval.ms", assigned::INTERVAL_MS),
+        ];
+        self.connection.client(&settings, Delivery { chatter: self.connection.context(), assigned })
+    }
 }

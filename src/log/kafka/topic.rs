@@ -393,6 +393,7 @@ mod tests {
             dedup_window: Duration::from_secs(600),
             pack_bytes: 256 << 10,
             read_ahead: 1 << 20,
+            appends: true,
         }
     }
 

@@ -158,6 +158,7 @@ pub fn needs() -> Needs {
         dedup_window: Duration::from_secs(600),
         pack_bytes: 256 << 10,
         read_ahead: 1 << 20,
+        appends: true,
     }
 }
 
