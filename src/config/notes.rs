@@ -167,7 +167,11 @@ pub const NOTES: &[Note] = &[
     note("ingest.max_items", COUNT, "Most items of one request; beyond it: 413."),
     note("ingest.max_future", Free, "How far ahead of now an item's time may be."),
     note("ingest.max_age", Free, "How old an item may be. 0: no bound."),
-    note("ingest.linger", Free, "How long a pack waits for more items."),
+    note(
+        "ingest.linger",
+        Free,
+        "How long a pack waits for more items; up to four times as long (at most 10ms) while appends take long.",
+    ),
     note("ingest.pack_bytes", Sized(1, 64 << 20), "A pack closes at this size."),
     note(
         "ingest.in_flight",

@@ -1,12 +1,14 @@
 //! The packs of one partition: what handlers append to, and the task that closes packs and hands them to the log.
 //!
 //! At most `ingest.in_flight` packs are with the log. The next one closes when one of them returns and it has lingered or
-//! is full: so packs are small and leave at once when it is quiet, and grow when it is not. What the log acknowledges is
-//! remembered, and claimed by the next pack (law 6).
+//! is full: so packs are small and leave at once when it is quiet, and grow when it is not. A pack lingers for
+//! `ingest.linger`, and longer while appends take longer: a busy log is helped by fewer and larger packs. What the log
+//! acknowledges is remembered, and claimed by the next pack (law 6).
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use smallvec::SmallVec;
@@ -35,6 +37,13 @@ use crate::{
 
 /// Items that are appended under one lock: a large request lets others in between.
 const APPEND_AT_ONCE: usize = 256;
+/// A pack lingers for so many times what an append takes, …
+const LINGER_APPENDS: u32 = 2;
+/// … but for no more than so many times `ingest.linger`, nor longer than this if that is shorter.
+const MOST_LINGERS: u32 = 4;
+const LONGEST_LINGER: Duration = Duration::from_millis(10);
+/// Of the last so many appends, about, the time is remembered.
+const REMEMBERED_APPENDS: u32 = 8;
 /// Acknowledgements that a pack claims at most; there are seldom more than `in_flight`.
 const MAX_CLAIMS: usize = 1024;
 
@@ -53,6 +62,8 @@ struct State {
     claims: VecDeque<Claim>,
     /// Whether the last append failed: a change is logged, not every pack.
     failing: bool,
+    /// How long appends have taken lately: a moving average.
+    append_time: Duration,
 }
 
 struct Open {
@@ -129,9 +140,16 @@ impl Packer {
         }
     }
 
-    /// When the oldest open pack began.
-    fn began(&self) -> Option<Instant> {
-        self.lock().queue.front().map(|open| open.began)
+    /// When the oldest open pack is due though it is not full.
+    fn due(&self, least: Duration) -> Option<Instant> {
+        let state = self.lock();
+        state.queue.front().map(|open| open.began + state.linger(least))
+    }
+
+    /// Notes how long an append took.
+    fn took(&self, append: Duration) {
+        let mut state = self.lock();
+        state.append_time = (state.append_time * (REMEMBERED_APPENDS - 1) + append) / REMEMBERED_APPENDS;
     }
 
     /// Takes the oldest pack and what it claims, if it is due at `now`.
@@ -141,7 +159,7 @@ impl Packer {
         let due = draining
             || state.queue.len() > 1
             || oldest.builder.size() >= shared.limits.pack_bytes
-            || now >= oldest.began + shared.limits.linger;
+            || now >= oldest.began + state.linger(shared.limits.linger);
         if !due {
             return None;
         }
@@ -160,6 +178,13 @@ impl Packer {
     /// Notes whether the log takes packs; answers whether that is news.
     fn is_news(&self, failing: bool) -> bool {
         std::mem::replace(&mut self.lock().failing, failing) != failing
+    }
+}
+
+impl State {
+    /// How long a pack lingers that is not full.
+    fn linger(&self, least: Duration) -> Duration {
+        (self.append_time * LINGER_APPENDS).min(least * MOST_LINGERS).min(LONGEST_LINGER).max(least)
     }
 }
 
@@ -186,7 +211,7 @@ pub(super) async fn run(shared: Arc<Shared>, partition: usize) {
     loop {
         // Asked before the queue is looked at: once intake is closed, an empty queue stays empty.
         let closed = shared.is_closed();
-        let Some(began) = packer.began() else {
+        let Some(due) = packer.due(shared.limits.linger) else {
             if closed {
                 break;
             }
@@ -199,7 +224,7 @@ pub(super) async fn run(shared: Arc<Shared>, partition: usize) {
                 break due;
             }
             tokio::select! {
-                () = tokio::time::sleep_until(began + shared.limits.linger) => {}
+                () = tokio::time::sleep_until(due) => {}
                 () = packer.changed.notified() => {}
             }
         };
@@ -240,6 +265,7 @@ async fn write(shared: Arc<Shared>, partition: u32, open: Open, claims: Vec<Clai
     let outcome = match appended {
         Ok(appended) => {
             meters.append_seconds.record(began.elapsed());
+            packer.took(began.elapsed());
             if let Some(seq) = appended.seq {
                 packer.remember([claim(&shared, seq, pack)]);
             }
@@ -302,4 +328,26 @@ async fn show(shared: &Shared, lane: Lane, seq: Option<Seq>, deltas: Vec<Delta>)
 async fn last_seq(shared: &Shared, partition: u32) -> Option<Seq> {
     let bounds = shared.deps.log.bounds(partition).await.ok()?;
     bounds.end.0.checked_sub(1).map(Seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_linger_longer_when_appends_take_longer_within_bounds() {
+        let packer = Packer::default();
+        let linger = |least_ms| packer.lock().linger(Duration::from_millis(least_ms)).as_micros();
+        assert_eq!(linger(1), 1_000, "no append yet");
+        let after = |append_ms| {
+            for _ in 0..100 {
+                packer.took(Duration::from_millis(append_ms));
+            }
+            [linger(0), linger(1), linger(5), linger(50)]
+        };
+        assert_eq!(after(0), [0, 1_000, 5_000, 50_000]);
+        let [none, busy, ..] = after(1);
+        assert!(none == 0 && (1_900..=2_000).contains(&busy), "{none} {busy}");
+        assert_eq!(after(1_000), [0, 4_000, 10_000, 50_000], "a log that stalls does not hold packs back for long");
+    }
 }
