@@ -91,6 +91,8 @@ catalogue! {
     STORE_MUTATIONS = Shape::Counter, "tallymark_store_mutations_total", ["table"], "Mutations written, by table.";
     STORE_RETRIES = Shape::Counter, "tallymark_store_retries_total", [], "Writes tried again.";
     STORE_ERRORS = Shape::Counter, "tallymark_store_errors_total", ["kind"], "Errors of the store, by kind.";
+    STORE_RESTARTS = Shape::Counter, "tallymark_store_restarts_total", [], "Times that a server of the store was seen to have started again, or was away for too long: the lanes go back to their checkpoints.";
+    STORE_AWAY = Shape::Gauge, "tallymark_store_away_servers", [], "Servers of the store that do not answer; checkpoints wait for them, for a while.";
     INGEST_TO_STORED_SECONDS = Shape::Histogram(SECONDS), "tallymark_ingest_to_stored_seconds", [], "From a pack's receipt to its rows in the store, per pack.";
     LAG_PACKS = Shape::Gauge, "tallymark_lag_packs", ["partition"], "Packs in the log and not in the store.";
     LAG_SECONDS = Shape::Gauge, "tallymark_lag_seconds", ["partition"], "Age of the oldest pack that is not in the store.";

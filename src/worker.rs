@@ -1,9 +1,10 @@
 //! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
-//! - `lane`: one lane's loop; `resume`: taking a lane over; `halt`: why it stops for good.
+//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
 //! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
 //! - [`flush`]: writing and publishing, the only room that retries writes; [`trail`]: when the checkpoint may move.
+//! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
 //! The pure rooms know no async, no I/O and no clock. The laws they keep are told in `docs/architecture.md`.
@@ -21,11 +22,14 @@ pub mod fold;
 pub mod halt;
 mod index;
 mod lane;
+pub mod lives;
 pub mod machine;
 mod meters;
 mod resume;
 mod stamp;
+mod tenure;
 pub mod trail;
+mod watch;
 
 pub use assignment::{Deps, Error, Service};
 

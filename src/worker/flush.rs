@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     clock, hot,
@@ -22,6 +22,7 @@ use crate::{
         board::Board,
         fold::{Named, Taken},
         halt::Halt,
+        watch::Belief,
     },
 };
 
@@ -48,6 +49,8 @@ pub struct Context {
     pub slots: Semaphore,
     /// Who watches.
     pub board: Board,
+    /// What the store's servers may have forgotten.
+    pub(super) belief: watch::Receiver<Belief>,
     pub(super) meters: Meters,
 }
 
