@@ -261,7 +261,8 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the named rows; a row that is not there is `None`, in the order of `names`.
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error>;
 
-    /// Upserts events, by name and by subject.
+    /// Upserts events, by name and by subject, in as many mutations as it takes: thousands are better than hundreds, and
+    /// those of a subject are best side by side. An error says nothing of any of them.
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error>;
 
     /// Reads a page of events.

@@ -60,8 +60,8 @@ pub struct Scylla {
     datacenter: Option<String>,
     statements: Statements,
     totals: Batches,
-    events: Batches,
-    events_by_subject: Batches,
+    events: events::Table,
+    events_by_subject: events::Table,
     marks: Marks,
     event_requests: Semaphore,
     /// `store.batch_rows`, which callers keep to with totals; how events fall into partitions is known here alone.
@@ -81,8 +81,8 @@ impl Scylla {
             let statements = Statements::prepare(&session, servers).await?;
             Ok(Self {
                 totals: Batches::new(&statements.insert_total),
-                events: Batches::new(&statements.insert_event),
-                events_by_subject: Batches::new(&statements.insert_event_by_subject),
+                events: events::Table::new("events", &statements.insert_event),
+                events_by_subject: events::Table::new("events_by_subject", &statements.insert_event_by_subject),
                 session,
                 datacenter,
                 statements,
