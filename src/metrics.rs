@@ -68,6 +68,7 @@ catalogue! {
     HOT_SKIPPED = Shape::Counter, "tallymark_hot_skipped_packs_total", ["reason"], "Packs whose deltas did not reach the hot view, by reason.";
     HOT_READS = Shape::Counter, "tallymark_hot_reads_total", ["result"], "Reads of the hot view, by result (hit, stale, miss, error).";
     HOT_DRIFT = Shape::Counter, "tallymark_hot_drift_total", [], "Published entries whose view differed from the truth.";
+    HOT_PUT_OFF = Shape::Counter, "tallymark_hot_put_off_publishes_total", [], "Publishes of entries that waited for another flush because hot.publish_budget was used up.";
     HOT_CONNECTED = Shape::Gauge, "tallymark_hot_connected_servers", [], "Redis servers of the hot view that are connected.";
     HOT_UNSURE = Shape::Counter, "tallymark_hot_unsure_packs_total", [], "Packs whose deltas may not have reached Redis; entries are stale until their lane has published past them.";
     HOT_LEFT_OUT = Shape::Counter, "tallymark_hot_left_out_total", [], "Deltas left out of entries in Redis that held hot.max_pending of them.";

@@ -3,7 +3,7 @@
 //! - [`assignment`]: which lanes this process runs; the service.
 //! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
 //! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
-//! - [`flush`]: writing and publishing, the only room that retries writes; [`trail`]: when the checkpoint may move.
+//! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost; [`trail`]: when the checkpoint may move.
 //! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
@@ -15,6 +15,7 @@ use crate::units::{Size, Span};
 
 pub mod assignment;
 pub mod board;
+mod budget;
 pub mod claims;
 pub mod dedup;
 pub mod flush;

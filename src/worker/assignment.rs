@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Options,
     board::Board,
+    budget::Budget,
     flush::{Context, Meters},
     tenure,
     watch::Watch,
@@ -37,6 +38,8 @@ pub struct Deps {
     pub store_options: store::Options,
     /// `retry.`
     pub retry: retry::Options,
+    /// `hot.publish_budget`
+    pub publish_budget: usize,
 }
 
 /// Runs the lanes that the log assigns to this process.
@@ -70,6 +73,7 @@ impl Service {
     pub fn new(options: Options, deps: Deps) -> Self {
         let (watch, belief) = Watch::new(deps.store.clone(), options.checkpoint_delay.0);
         let context = Context {
+            budget: Budget::new(deps.publish_budget),
             belief,
             log: deps.log,
             store: deps.store,

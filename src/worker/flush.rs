@@ -6,7 +6,7 @@
 //! consistency is never lowered, and the checkpoint does not move before everything is written (laws 5 and 10). Then the
 //! lane's `stored` moves, and the hot view learns the new bases.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +21,7 @@ use crate::{
     worker::{
         Options,
         board::Board,
+        budget::Budget,
         fold::{Named, Taken},
         halt::Halt,
         watch::Belief,
@@ -56,6 +57,8 @@ pub struct Context {
     pub slots: Semaphore,
     /// Who watches.
     pub board: Board,
+    /// `hot.publish_budget`, over all lanes.
+    pub(super) budget: Budget,
     /// What the store's servers may have forgotten.
     pub(super) belief: watch::Receiver<Belief>,
     pub(super) meters: Meters,
@@ -73,6 +76,7 @@ pub(super) struct Meters {
     event_rows: metrics::Counter,
     retries: metrics::Counter,
     drift: metrics::Counter,
+    put_off: metrics::Counter,
 }
 
 impl Meters {
@@ -88,6 +92,7 @@ impl Meters {
             event_rows: metrics::STORE_ROWS.counter(&["events"]),
             retries: metrics::STORE_RETRIES.counter(&[]),
             drift: metrics::HOT_DRIFT.counter(&[]),
+            put_off: metrics::HOT_PUT_OFF.counter(&[]),
         }
     }
 }
@@ -221,20 +226,43 @@ impl Context {
         settled
     }
 
-    /// Tells the hot view the bases of these rows as of the mark. Answers those that it could not be told.
+    /// Tells the hot view the bases of these rows as of the mark: those with most pending first, for as long as the budget
+    /// lasts. Answers those that it was not told.
     async fn publish(&self, lane: Lane, mark: &Checkpoint, named: Vec<Named>) -> Vec<Named> {
         if !self.hot.describe().1 {
             return Vec::new();
         }
         let mut owed = Vec::new();
+        let mut owe = |error: hot::Error, chunk: &[Named]| {
+            if owed.is_empty() {
+                tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
+            }
+            owed.extend_from_slice(chunk);
+        };
+        let mut known = Vec::new();
         for chunk in named.chunks(PUBLISH_CHUNK) {
-            if let Err(error) = self.publish_chunk(lane, mark, chunk).await {
-                if owed.is_empty() {
-                    tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
+            let keys: Vec<_> = chunk.iter().map(Named::hot_key).collect();
+            match self.hot.known(&keys).await {
+                // Entries that are not there need no publish, and cost none.
+                Ok(there) => {
+                    known.extend(chunk.iter().zip(there).filter(|(_, there)| *there).map(|(row, _)| row.clone()))
                 }
-                owed.extend_from_slice(chunk);
+                Err(error) => owe(error, chunk),
             }
         }
+        let granted = self.budget.take(known.len());
+        let mut put_off = Vec::new();
+        if granted < known.len() {
+            known.sort_by_key(|row| Reverse(row.pending));
+            put_off = known.split_off(granted);
+            self.meters.put_off.increment(put_off.len() as u64);
+        }
+        for chunk in known.chunks(PUBLISH_CHUNK) {
+            if let Err(error) = self.publish_chunk(lane, mark, chunk).await {
+                owe(error, chunk);
+            }
+        }
+        owed.append(&mut put_off);
         if owed.is_empty()
             && let Err(error) = self.hot.published(lane, mark.seq).await
         {
@@ -244,19 +272,17 @@ impl Context {
     }
 
     async fn publish_chunk(&self, lane: Lane, mark: &Checkpoint, chunk: &[Named]) -> Result<(), hot::Error> {
-        let keys: Vec<_> = chunk.iter().map(Named::hot_key).collect();
-        let known = self.hot.known(&keys).await?;
-        let known = keys.into_iter().zip(chunk).zip(known).filter(|(_, known)| *known).map(|(base, _)| base);
         // A base that was loaded ahead of the lane includes packs that the lane has not met again: it is a total as of its
         // own seq. Published as of the mark, those packs' pending deltas would count twice.
-        let (ahead, level): (Vec<_>, Vec<_>) = known.partition(|(_, row)| row.seq > mark.seq);
-        let level: Vec<_> = level.into_iter().map(|(key, row)| hot::Base { key, total: row.total }).collect();
+        let (ahead, level): (Vec<&Named>, Vec<_>) = chunk.iter().partition(|row| row.seq > mark.seq);
+        let base = |row: &Named| hot::Base { key: row.hot_key(), total: row.total };
+        let level: Vec<_> = level.into_iter().map(base).collect();
         let mut drifted = 0;
         if !level.is_empty() {
             drifted += self.hot.publish(lane, mark.seq, &level).await?.drifted;
         }
-        for (key, row) in ahead {
-            drifted += self.hot.publish(lane, row.seq, &[hot::Base { key, total: row.total }]).await?.drifted;
+        for row in ahead {
+            drifted += self.hot.publish(lane, row.seq, &[base(row)]).await?.drifted;
         }
         self.meters.drift.increment(drifted as u64);
         Ok(())
