@@ -88,14 +88,16 @@ async fn run(seconds: u64, server: Option<u32>, only: String) {
         };
         bench.part(&format!("totals, {count} by name"), 8, named).await;
     }
-    for (what, subjects, of_a_call, calls) in [
-        ("distinct subjects, calls of 100", u64::MAX, 100, 16),
-        ("distinct subjects, calls of 4,000", u64::MAX, 4_000, 4),
-        ("1,000 subjects, calls of 100", 1_000, 100, 16),
-        ("1,000 subjects, calls of 4,000", 1_000, 4_000, 4),
+    // The last of each is what a flush does: two calls at a time, a subject's events side by side.
+    for (what, subjects, beside, of_a_call, calls) in [
+        ("distinct subjects, calls of 100", u64::MAX, 1, 100, 16),
+        ("distinct subjects, calls of 4,000", u64::MAX, 1, 4_000, 2),
+        ("1,000 subjects, calls of 100", 1_000, 1, 100, 16),
+        ("1,000 subjects, calls of 4,000", 1_000, 1, 4_000, 2),
+        ("1,000 subjects, 10 side by side, calls of 4,000", 1_000, 10, 4_000, 2),
     ] {
         let events = move |bench: Arc<Bench>, turn: u64| async move {
-            let rows = bench.events(turn, of_a_call, subjects);
+            let rows = bench.events(turn, of_a_call, subjects, beside);
             bench.store.write_events(&rows).await.expect("the store takes it");
             rows.len()
         };
@@ -188,13 +190,13 @@ impl Bench {
         (key, rows)
     }
 
-    fn events(&self, turn: u64, of_a_call: u64, subjects: u64) -> Vec<EventRow> {
+    fn events(&self, turn: u64, of_a_call: u64, subjects: u64, beside: u64) -> Vec<EventRow> {
         let event = |index: u64| {
             let number = turn * of_a_call + index;
             EventRow {
                 namespace: self.namespace.clone(),
                 name: "request".into(),
-                subject: Some(format!("user-{}", number % subjects).into()),
+                subject: Some(format!("user-{}", number / beside % subjects).into()),
                 time_ms: 1_700_000_000_000 + number as i64 / 50,
                 id: format!("evt-{number:012}").into(),
                 properties: Bytes::from_static(br#"{"path":"/docs","status":200}"#),

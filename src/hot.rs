@@ -38,6 +38,8 @@ pub struct Options {
     pub timeout: Span,
     /// Most pending deltas in one entry.
     pub max_pending: usize,
+    /// Entries that the lanes of a process publish a second at most.
+    pub publish_budget: usize,
     /// Most memory of the in-process view; entries are evicted beyond it.
     pub memory: Size,
     /// How long a counter that nobody has counted is remembered as unknown.
@@ -55,6 +57,7 @@ impl Default for Options {
         Self {
             timeout: Span::from_millis(50),
             max_pending: 512,
+            publish_budget: 50_000,
             memory: Size::mib(256),
             negative_ttl: Span::from_secs(1),
             ttl: Span::from_secs(3600),

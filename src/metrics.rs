@@ -68,6 +68,7 @@ catalogue! {
     HOT_SKIPPED = Shape::Counter, "tallymark_hot_skipped_packs_total", ["reason"], "Packs whose deltas did not reach the hot view, by reason.";
     HOT_READS = Shape::Counter, "tallymark_hot_reads_total", ["result"], "Reads of the hot view, by result (hit, stale, miss, error).";
     HOT_DRIFT = Shape::Counter, "tallymark_hot_drift_total", [], "Published entries whose view differed from the truth.";
+    HOT_PUT_OFF = Shape::Counter, "tallymark_hot_put_off_publishes_total", [], "Publishes of entries that waited for another flush because hot.publish_budget was used up.";
     HOT_CONNECTED = Shape::Gauge, "tallymark_hot_connected_servers", [], "Redis servers of the hot view that are connected.";
     HOT_UNSURE = Shape::Counter, "tallymark_hot_unsure_packs_total", [], "Packs whose deltas may not have reached Redis; entries are stale until their lane has published past them.";
     HOT_LEFT_OUT = Shape::Counter, "tallymark_hot_left_out_total", [], "Deltas left out of entries in Redis that held hot.max_pending of them.";
@@ -91,6 +92,8 @@ catalogue! {
     STORE_MUTATIONS = Shape::Counter, "tallymark_store_mutations_total", ["table"], "Mutations written, by table.";
     STORE_RETRIES = Shape::Counter, "tallymark_store_retries_total", [], "Writes tried again.";
     STORE_ERRORS = Shape::Counter, "tallymark_store_errors_total", ["kind"], "Errors of the store, by kind.";
+    STORE_RESTARTS = Shape::Counter, "tallymark_store_restarts_total", [], "Times that a server of the store was seen to have started again, or was away for too long: the lanes go back to their checkpoints.";
+    STORE_AWAY = Shape::Gauge, "tallymark_store_away_servers", [], "Servers of the store that do not answer; checkpoints wait for them, for a while.";
     INGEST_TO_STORED_SECONDS = Shape::Histogram(SECONDS), "tallymark_ingest_to_stored_seconds", [], "From a pack's receipt to its rows in the store, per pack.";
     LAG_PACKS = Shape::Gauge, "tallymark_lag_packs", ["partition"], "Packs in the log and not in the store.";
     LAG_SECONDS = Shape::Gauge, "tallymark_lag_seconds", ["partition"], "Age of the oldest pack that is not in the store.";

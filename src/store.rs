@@ -8,11 +8,14 @@
 //! - **S4** Rows of one shard come in order of (counter, series), bytewise.
 //! - **S5** [`Store::write_checkpoint`] answers `Ok` only when everything that was acknowledged before it is at least as
 //!   durable as the checkpoint itself (law 5: the checkpoint never leads, not even over a loss of power).
+//! - **S6** A server that has started again, and may have forgotten the last that it acknowledged, answers
+//!   [`Store::generations`] with another generation than before, from its first answer on. A lost connection alone does not
+//!   change it. A store that goes down with this process alone names no server.
 //!
 //! Backends: [`embedded`] (local disk), [`scylla`] (CQL), [`memory`] (tests and the model). Which one runs is decided in
 //! `app.rs` alone.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -206,6 +209,14 @@ pub struct EpochRow {
     pub created_ms: i64,
 }
 
+/// Which of its lives a server is in: another number after each start, and nothing else can be told from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(pub i64);
+
+/// Every server that a write may have been acknowledged by, under a name that it keeps for good: its generation, or why it
+/// did not answer.
+pub type Generations = BTreeMap<String, Result<Generation, Error>>;
+
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -250,7 +261,8 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the named rows; a row that is not there is `None`, in the order of `names`.
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error>;
 
-    /// Upserts events, by name and by subject.
+    /// Upserts events, by name and by subject, in as many mutations as it takes: thousands are better than hundreds, and
+    /// those of a subject are best side by side. An error says nothing of any of them.
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error>;
 
     /// Reads a page of events.
@@ -270,4 +282,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Begins an epoch. Beginning it again changes nothing.
     async fn begin_epoch(&self, topic: &str, epoch: &EpochRow) -> Result<(), Error>;
+
+    /// Asks each server by itself which of its lives it is in (S6). Takes `store.timeout` at most.
+    async fn generations(&self) -> Generations {
+        Generations::new()
+    }
 }

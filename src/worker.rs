@@ -1,9 +1,10 @@
 //! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
-//! - `lane`: one lane's loop; `resume`: taking a lane over; `halt`: why it stops for good.
+//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
 //! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
-//! - [`flush`]: writing and publishing, the only room that retries writes; [`trail`]: when the checkpoint may move.
+//! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost; [`trail`]: when the checkpoint may move.
+//! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
 //! The pure rooms know no async, no I/O and no clock. The laws they keep are told in `docs/architecture.md`.
@@ -14,6 +15,7 @@ use crate::units::{Size, Span};
 
 pub mod assignment;
 pub mod board;
+mod budget;
 pub mod claims;
 pub mod dedup;
 pub mod flush;
@@ -21,11 +23,14 @@ pub mod fold;
 pub mod halt;
 mod index;
 mod lane;
+pub mod lives;
 pub mod machine;
 mod meters;
 mod resume;
 mod stamp;
+mod tenure;
 pub mod trail;
+mod watch;
 
 pub use assignment::{Deps, Error, Service};
 

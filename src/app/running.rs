@@ -147,6 +147,7 @@ impl Running {
                 board,
                 store_options: config.store.options.clone(),
                 retry: config.retry.clone(),
+                publish_budget: config.hot.options.publish_budget,
             };
             let service = worker::Service::new(config.worker.clone(), deps);
             let background = Background::start("tallymark-lanes")

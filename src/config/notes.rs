@@ -149,6 +149,11 @@ pub const NOTES: &[Note] = &[
         COUNT,
         "Most pending deltas in one entry; beyond it the entry is stale until the store has caught up.",
     ),
+    note(
+        "hot.publish_budget",
+        MANY,
+        "Entries that the lanes of a process publish a second at most, those with most pending first; others wait their turn.",
+    ),
     note("hot.memory", Positive, "Most memory of the in-process hot view; entries are evicted beyond it."),
     note("hot.negative_ttl", Free, "How long a counter that nobody has counted is remembered as unknown."),
     note(

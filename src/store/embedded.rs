@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     item::{Lane, Seq, Stamp},
+    metrics,
     retry::Kind,
     store::{
         self, Checkpoint, EpochRow, Error, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
@@ -56,6 +57,7 @@ pub struct Embedded {
     engine: Arc<Engine>,
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    event_mutations: metrics::Counter,
 }
 
 impl Embedded {
@@ -71,6 +73,7 @@ impl Embedded {
             engine: Arc::new(Engine::open(dir)?),
             writers: Arc::new(Semaphore::new(options.in_flight.clamp(1, WRITERS))),
             readers: Arc::new(Semaphore::new(READERS)),
+            event_mutations: metrics::STORE_MUTATIONS.counter(&["events"]),
         })
     }
 
@@ -114,7 +117,9 @@ impl Store for Embedded {
 
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         let rows = events::entries(rows);
-        self.blocking(&self.writers, move |engine| engine.write(|tables| tables.insert(rows))).await
+        self.blocking(&self.writers, move |engine| engine.write(|tables| tables.insert(rows))).await?;
+        self.event_mutations.increment(1);
+        Ok(())
     }
 
     async fn events(&self, page: &EventsPage) -> Result<Vec<EventRow>, Error> {

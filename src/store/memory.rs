@@ -3,6 +3,8 @@
 //!
 //! One mutex over plain maps, so that a mutation is atomic and every read sees what was answered before it. Nothing is
 //! ever written, so a checkpoint is as durable as everything else (S5), which is not at all.
+//!
+//! It may be told to forget, as servers do that lose their last seconds to a power cut, and which servers it has (S6).
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +14,14 @@ use std::{
 
 use async_trait::async_trait;
 
-use crate::item::{Epoch, Lane, Namespace, Seq, Stamp};
+use crate::{
+    item::{Epoch, Lane, Namespace, Seq, Stamp},
+    retry::Kind,
+};
 
 use super::{
-    Checkpoint, EpochRow, Error, EventRow, EventsBy, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
+    Checkpoint, EpochRow, Error, EventRow, EventsBy, EventsPage, Generation, Generations, LaneRow, RowName, ShardKey,
+    Slice, Store, TotalRow,
 };
 
 /// A partition of the events: a namespace, and a name or a subject.
@@ -23,11 +29,18 @@ type EventsOf = (Namespace, Arc<str>);
 /// A row of it: time, id, and the name where the partition does not say it.
 type EventKey = (i64, Arc<str>, Arc<str>);
 
-#[derive(Default)]
-struct Tables {
+/// Totals and events, as they were at some time.
+#[derive(Clone, Default)]
+pub struct Rows {
     totals: BTreeMap<ShardKey, BTreeMap<RowName, TotalRow>>,
     events: BTreeMap<EventsOf, BTreeMap<EventKey, EventRow>>,
     events_by_subject: BTreeMap<EventsOf, BTreeMap<EventKey, EventRow>>,
+}
+
+#[derive(Default)]
+struct Tables {
+    rows: Rows,
+    servers: BTreeMap<String, Option<Generation>>,
     checkpoints: BTreeMap<(String, Lane), Checkpoint>,
     stored: BTreeMap<(String, Lane), (Stamp, Seq)>,
     epochs: BTreeMap<(String, Epoch), EpochRow>,
@@ -41,6 +54,22 @@ impl Memory {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Totals and events as they are now.
+    pub fn rows(&self) -> Rows {
+        self.tables().rows.clone()
+    }
+
+    /// Forgets the totals and events that were written since these were taken. What the lanes have said of themselves
+    /// stays: another server may have kept that.
+    pub fn forget_since(&self, rows: Rows) {
+        self.tables().rows = rows;
+    }
+
+    /// This server is in this life from now on; `None`: it does not answer.
+    pub fn set_server(&self, name: &str, generation: Option<Generation>) {
+        self.tables().servers.insert(name.to_owned(), generation);
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -60,7 +89,7 @@ fn upsert<K: Ord, R>(table: &mut BTreeMap<K, R>, key: K, row: R, stamp: impl Fn(
 impl Store for Memory {
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
         let mut tables = self.tables();
-        let shard = tables.totals.entry(key.clone()).or_default();
+        let shard = tables.rows.totals.entry(key.clone()).or_default();
         for row in rows {
             upsert(shard, row.name.clone(), row.clone(), |row| row.stamp);
         }
@@ -69,7 +98,7 @@ impl Store for Memory {
 
     async fn totals(&self, key: &ShardKey, slice: &Slice) -> Result<Vec<TotalRow>, Error> {
         let tables = self.tables();
-        let Some(shard) = tables.totals.get(key) else { return Ok(Vec::new()) };
+        let Some(shard) = tables.rows.totals.get(key) else { return Ok(Vec::new()) };
         let after = slice.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let wanted = |name: &RowName| slice.counter.as_ref().is_none_or(|counter| *counter == name.counter);
         let rows = shard.range((after, Bound::Unbounded)).filter(|(name, _)| wanted(name));
@@ -78,17 +107,18 @@ impl Store for Memory {
 
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         let tables = self.tables();
-        let shard = tables.totals.get(key);
+        let shard = tables.rows.totals.get(key);
         Ok(names.iter().map(|name| shard?.get(name).cloned()).collect())
     }
 
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         let mut tables = self.tables();
         for row in rows {
-            let by_name = tables.events.entry((row.namespace.clone(), row.name.clone())).or_default();
+            let by_name = tables.rows.events.entry((row.namespace.clone(), row.name.clone())).or_default();
             upsert(by_name, (row.time_ms, row.id.clone(), "".into()), row.clone(), |row| row.stamp);
             if let Some(subject) = &row.subject {
-                let by_subject = tables.events_by_subject.entry((row.namespace.clone(), subject.clone())).or_default();
+                let by_subject =
+                    tables.rows.events_by_subject.entry((row.namespace.clone(), subject.clone())).or_default();
                 upsert(by_subject, (row.time_ms, row.id.clone(), row.name.clone()), row.clone(), |row| row.stamp);
             }
         }
@@ -98,8 +128,8 @@ impl Store for Memory {
     async fn events(&self, page: &EventsPage) -> Result<Vec<EventRow>, Error> {
         let tables = self.tables();
         let (table, of) = match &page.by {
-            EventsBy::Name(name) => (&tables.events, name),
-            EventsBy::Subject(subject) => (&tables.events_by_subject, subject),
+            EventsBy::Name(name) => (&tables.rows.events, name),
+            EventsBy::Subject(subject) => (&tables.rows.events_by_subject, subject),
         };
         let before = |row: &EventRow| {
             page.before.as_ref().is_none_or(|(time_ms, id)| (row.time_ms, &*row.id) < (*time_ms, &**id))
@@ -144,5 +174,11 @@ impl Store for Memory {
     async fn begin_epoch(&self, topic: &str, epoch: &EpochRow) -> Result<(), Error> {
         self.tables().epochs.entry((topic.to_owned(), epoch.epoch)).or_insert_with(|| epoch.clone());
         Ok(())
+    }
+
+    async fn generations(&self) -> Generations {
+        let tables = self.tables();
+        let away = || Error::new(Kind::Transient, "the server was told to be away");
+        tables.servers.iter().map(|(name, generation)| (name.clone(), generation.ok_or_else(away))).collect()
     }
 }

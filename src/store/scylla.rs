@@ -6,11 +6,13 @@
 //! - S4: text is ordered bytewise by the servers, too.
 //! - S5: a checkpoint is a write like any other, as durable as the rows before it once the servers have synced both. Their
 //!   commit logs do so every few seconds, each for itself: `worker.checkpoint_delay` must be the longer time.
+//! - S6: each server of our datacenter is asked for its gossip generation, which it takes anew at every start.
 //! - No lightweight transactions, no counter columns, no clock but the stamps.
 //!
 //! Rooms: `connect` (the session), `schema` (making and checking the tables), `statements` (everything that is ever asked),
 //! `batches` (one mutation of many rows), `totals`, `events` and `pages` (writing and reading events), `marks` (which hours
-//! and months hold events), `months` (the calendar), `lanes` (checkpoints and epochs), `fault` (what errors mean).
+//! and months hold events), `months` (the calendar), `lanes` (checkpoints and epochs), `generations` (which servers have
+//! started again), `fault` (what errors mean).
 
 use ::scylla::{
     client::session::Session,
@@ -25,7 +27,8 @@ use tokio::sync::Semaphore;
 use crate::{
     item::{Lane, Seq, Stamp},
     store::{
-        self, Checkpoint, EpochRow, Error, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
+        self, Checkpoint, EpochRow, Error, EventRow, EventsPage, Generations, LaneRow, RowName, ShardKey, Slice, Store,
+        TotalRow,
     },
     url::Servers,
 };
@@ -34,6 +37,7 @@ mod batches;
 mod connect;
 mod events;
 mod fault;
+mod generations;
 mod lanes;
 mod marks;
 mod months;
@@ -52,10 +56,12 @@ const EVENT_REQUESTS: usize = 128;
 /// A store in a keyspace of ScyllaDB or Cassandra.
 pub struct Scylla {
     session: Session,
+    /// The datacenter whose quorum is asked.
+    datacenter: Option<String>,
     statements: Statements,
     totals: Batches,
-    events: Batches,
-    events_by_subject: Batches,
+    events: events::Table,
+    events_by_subject: events::Table,
     marks: Marks,
     event_requests: Semaphore,
     /// `store.batch_rows`, which callers keep to with totals; how events fall into partitions is known here alone.
@@ -70,14 +76,15 @@ impl Scylla {
     /// the keyspace or its tables are missing or older than this program's, or the servers refuse the user.
     pub async fn open(servers: &Servers, options: &store::Options) -> Result<Self, Error> {
         let opening = async {
-            let session = connect::connect(servers, options, options.timeout.0).await?;
+            let (session, datacenter) = connect::connect(servers, options, options.timeout.0).await?;
             schema::check(&session, servers, options).await?;
             let statements = Statements::prepare(&session, servers).await?;
             Ok(Self {
                 totals: Batches::new(&statements.insert_total),
-                events: Batches::new(&statements.insert_event),
-                events_by_subject: Batches::new(&statements.insert_event_by_subject),
+                events: events::Table::new("events", &statements.insert_event),
+                events_by_subject: events::Table::new("events_by_subject", &statements.insert_event_by_subject),
                 session,
+                datacenter,
                 statements,
                 marks: Marks::default(),
                 event_requests: Semaphore::new(EVENT_REQUESTS),
@@ -148,6 +155,10 @@ impl Store for Scylla {
 
     async fn begin_epoch(&self, topic: &str, epoch: &EpochRow) -> Result<(), Error> {
         lanes::begin_epoch(self, topic, epoch).await
+    }
+
+    async fn generations(&self) -> Generations {
+        generations::read(self).await
     }
 }
 

@@ -6,13 +6,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::{sync::Semaphore, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     Options,
     board::Board,
+    budget::Budget,
     flush::{Context, Meters},
-    lane,
+    tenure,
+    watch::Watch,
 };
 use crate::{
     hot,
@@ -36,12 +38,15 @@ pub struct Deps {
     pub store_options: store::Options,
     /// `retry.`
     pub retry: retry::Options,
+    /// `hot.publish_budget`
+    pub publish_budget: usize,
 }
 
 /// Runs the lanes that the log assigns to this process.
 pub struct Service {
     context: Arc<Context>,
     lanes: HashMap<u32, Running>,
+    watch: Option<Watch>,
 }
 
 struct Running {
@@ -58,12 +63,18 @@ pub enum Error {
     /// A lane's task ended by a bug.
     #[error("lane {0} ended unexpectedly: {1}")]
     Lane(u32, String),
+    /// The watch ended by a bug.
+    #[error("the watch over the store's servers ended unexpectedly: {0}")]
+    Watch(String),
 }
 
 impl Service {
     /// A service that has not joined yet.
     pub fn new(options: Options, deps: Deps) -> Self {
+        let (watch, belief) = Watch::new(deps.store.clone(), options.checkpoint_delay.0);
         let context = Context {
+            budget: Budget::new(deps.publish_budget),
+            belief,
             log: deps.log,
             store: deps.store,
             hot: deps.hot,
@@ -74,20 +85,25 @@ impl Service {
             board: deps.board,
             meters: Meters::new(),
         };
-        Self { context: Arc::new(context), lanes: HashMap::new() }
+        Self { context: Arc::new(context), lanes: HashMap::new(), watch: Some(watch) }
     }
 
     /// Joins, runs lanes until `shutdown`, then flushes and leaves.
     ///
     /// # Errors
-    /// When the log cannot be joined, or a lane ended by a bug.
+    /// When the log cannot be joined, or a lane or the watch ended by a bug.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut changes = self.context.log.join().await?;
+        // It outlasts the lanes, which listen to it.
+        let lanes_ended = CancellationToken::new();
+        let watch = self.watch.take().expect("a service is run once");
+        let mut watching = AbortOnDropHandle::new(tokio::spawn(watch.run(lanes_ended.clone())));
         loop {
             let change = tokio::select! {
                 () = shutdown.cancelled() => break,
                 change = changes.recv() => change,
                 ended = ended(&mut self.lanes) => return Err(ended),
+                ended = &mut watching => return Err(unexpected(ended)),
             };
             match change {
                 Some(Change::Assigned(partitions)) => {
@@ -103,7 +119,9 @@ impl Service {
             }
         }
         let all: Vec<u32> = self.lanes.keys().copied().collect();
-        self.stop(&all).await
+        self.stop(&all).await?;
+        lanes_ended.cancel();
+        watching.await.map_err(|error| Error::Watch(error.to_string()))
     }
 
     fn start(&mut self, partition: u32) {
@@ -112,7 +130,7 @@ impl Service {
         }
         let lane = Lane { topic_id: self.context.log.topology().topic_id, partition };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(lane::run(self.context.clone(), lane, stop.clone()));
+        let task = tokio::spawn(tenure::run(self.context.clone(), lane, stop.clone()));
         self.lanes.insert(partition, Running { stop, task });
     }
 
@@ -133,6 +151,11 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.lanes.values().for_each(|running| running.task.abort());
     }
+}
+
+/// What a watch that ended by itself has to say: none should.
+fn unexpected(ended: Result<(), tokio::task::JoinError>) -> Error {
+    Error::Watch(ended.map_or_else(|error| error.to_string(), |()| "it returned".to_owned()))
 }
 
 /// Waits for a lane that ends by itself: none should.

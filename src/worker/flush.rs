@@ -1,18 +1,19 @@
 //! The flush: writing what a lane has coalesced, and publishing it to the hot view. The only room that retries writes.
 //!
 //! Rows come grouped by shard and sorted; they are written as mutations of up to `store.batch_rows` rows, up to
-//! `store.in_flight` of them at a time over all lanes. A transient error is retried with backoff for as long as it takes,
+//! `store.in_flight` of them at a time over all lanes. Events are handed over by the thousand, those of a subject together:
+//! which of them share a mutation is the backend's to know. A transient error is retried with backoff for as long as it takes,
 //! consistency is never lowered, and the checkpoint does not move before everything is written (laws 5 and 10). Then the
 //! lane's `stored` moves, and the hot view learns the new bases.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     clock, hot,
-    item::Lane,
+    item::{self, Lane},
     log::Log,
     metrics,
     retry::{self, Classified as _},
@@ -20,13 +21,21 @@ use crate::{
     worker::{
         Options,
         board::Board,
+        budget::Budget,
         fold::{Named, Taken},
         halt::Halt,
+        watch::Belief,
     },
 };
 
 /// Mutations that one flush has ready for a slot.
 const WIDTH: usize = 64;
+/// Events of one call.
+const EVENTS_OF_A_CALL: usize = 4_000;
+/// And about how many bytes: a call that failed is made again whole.
+const EVENT_BYTES_OF_A_CALL: usize = 4 << 20;
+/// Calls with events that one flush has under way. Each is many mutations, and must leave slots to the other lanes' rows.
+const EVENT_CALLS: usize = 2;
 /// Entries of one publish.
 const PUBLISH_CHUNK: usize = 1000;
 
@@ -48,6 +57,10 @@ pub struct Context {
     pub slots: Semaphore,
     /// Who watches.
     pub board: Board,
+    /// `hot.publish_budget`, over all lanes.
+    pub(super) budget: Budget,
+    /// What the store's servers may have forgotten.
+    pub(super) belief: watch::Receiver<Belief>,
     pub(super) meters: Meters,
 }
 
@@ -61,9 +74,9 @@ pub(super) struct Meters {
     rows: metrics::Counter,
     mutations: metrics::Counter,
     event_rows: metrics::Counter,
-    event_mutations: metrics::Counter,
     retries: metrics::Counter,
     drift: metrics::Counter,
+    put_off: metrics::Counter,
 }
 
 impl Meters {
@@ -77,9 +90,9 @@ impl Meters {
             rows: metrics::STORE_ROWS.counter(&["counter_totals"]),
             mutations: metrics::STORE_MUTATIONS.counter(&["counter_totals"]),
             event_rows: metrics::STORE_ROWS.counter(&["events"]),
-            event_mutations: metrics::STORE_MUTATIONS.counter(&["events"]),
             retries: metrics::STORE_RETRIES.counter(&[]),
             drift: metrics::HOT_DRIFT.counter(&[]),
+            put_off: metrics::HOT_PUT_OFF.counter(&[]),
         }
     }
 }
@@ -103,7 +116,7 @@ impl Flush {
     ///
     /// # Errors
     /// The store refuses for good: the lane halts.
-    pub async fn run(self, context: &Context) -> Result<(Checkpoint, Vec<Named>), Halt> {
+    pub async fn run(mut self, context: &Context) -> Result<(Checkpoint, Vec<Named>), Halt> {
         let started = tokio::time::Instant::now();
         let rows: usize = self.taken.shards.iter().map(|(_, rows)| rows.len()).sum();
         let mut writes: Vec<BoxFuture<'_, Result<(), Halt>>> = Vec::new();
@@ -112,10 +125,15 @@ impl Flush {
                 writes.push(Box::pin(context.write_totals(self.lane, key, rows)));
             }
         }
-        for rows in self.events.chunks(context.batch_rows) {
-            writes.push(Box::pin(context.write_events(self.lane, rows)));
+        gather_subjects(&mut self.events);
+        let mut events: Vec<BoxFuture<'_, Result<(), Halt>>> = Vec::new();
+        for rows in event_calls(&self.events) {
+            events.push(Box::pin(context.write_events(self.lane, rows)));
         }
-        stream::iter(writes).buffer_unordered(WIDTH).try_collect::<()>().await?;
+        tokio::try_join!(
+            stream::iter(writes).buffer_unordered(WIDTH).try_collect::<()>(),
+            stream::iter(events).buffer_unordered(EVENT_CALLS).try_collect::<()>(),
+        )?;
         context
             .settled(self.lane, || {
                 context.store.write_stored(context.topic(), self.lane, self.mark.seq, self.mark.stamp)
@@ -134,6 +152,27 @@ impl Flush {
     }
 }
 
+/// Puts events of one subject beside each other.
+fn gather_subjects(events: &mut [EventRow]) {
+    events.sort_by_cached_key(|row| item::event_hash(row.namespace.as_str(), row.subject.as_deref(), &row.id));
+}
+
+/// Cuts events into calls: at most so many, and not many more bytes than so many, or one event.
+fn event_calls(events: &[EventRow]) -> impl Iterator<Item = &[EventRow]> {
+    let mut rest = events;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(EVENTS_OF_A_CALL).take_while(|row| {
+            bytes += row.properties.len() + row.id.len() + row.subject.as_ref().map_or(0, |subject| subject.len());
+            bytes <= EVENT_BYTES_OF_A_CALL
+        });
+        let rows = fits.count().max(1).min(rest.len());
+        let (call, later) = rest.split_at(rows);
+        rest = later;
+        (!call.is_empty()).then_some(call)
+    })
+}
+
 impl Context {
     /// The topic's name.
     pub fn topic(&self) -> &str {
@@ -150,7 +189,6 @@ impl Context {
     async fn write_events(&self, lane: Lane, rows: &[EventRow]) -> Result<(), Halt> {
         self.settled(lane, || self.store.write_events(rows)).await?;
         self.meters.event_rows.increment(rows.len() as u64);
-        self.meters.event_mutations.increment(1);
         Ok(())
     }
 
@@ -188,20 +226,43 @@ impl Context {
         settled
     }
 
-    /// Tells the hot view the bases of these rows as of the mark. Answers those that it could not be told.
+    /// Tells the hot view the bases of these rows as of the mark: those with most pending first, for as long as the budget
+    /// lasts. Answers those that it was not told.
     async fn publish(&self, lane: Lane, mark: &Checkpoint, named: Vec<Named>) -> Vec<Named> {
         if !self.hot.describe().1 {
             return Vec::new();
         }
         let mut owed = Vec::new();
+        let mut owe = |error: hot::Error, chunk: &[Named]| {
+            if owed.is_empty() {
+                tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
+            }
+            owed.extend_from_slice(chunk);
+        };
+        let mut known = Vec::new();
         for chunk in named.chunks(PUBLISH_CHUNK) {
-            if let Err(error) = self.publish_chunk(lane, mark, chunk).await {
-                if owed.is_empty() {
-                    tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
+            let keys: Vec<_> = chunk.iter().map(Named::hot_key).collect();
+            match self.hot.known(&keys).await {
+                // Entries that are not there need no publish, and cost none.
+                Ok(there) => {
+                    known.extend(chunk.iter().zip(there).filter(|(_, there)| *there).map(|(row, _)| row.clone()))
                 }
-                owed.extend_from_slice(chunk);
+                Err(error) => owe(error, chunk),
             }
         }
+        let granted = self.budget.take(known.len());
+        let mut put_off = Vec::new();
+        if granted < known.len() {
+            known.sort_by_key(|row| Reverse(row.pending));
+            put_off = known.split_off(granted);
+            self.meters.put_off.increment(put_off.len() as u64);
+        }
+        for chunk in known.chunks(PUBLISH_CHUNK) {
+            if let Err(error) = self.publish_chunk(lane, mark, chunk).await {
+                owe(error, chunk);
+            }
+        }
+        owed.append(&mut put_off);
         if owed.is_empty()
             && let Err(error) = self.hot.published(lane, mark.seq).await
         {
@@ -211,21 +272,57 @@ impl Context {
     }
 
     async fn publish_chunk(&self, lane: Lane, mark: &Checkpoint, chunk: &[Named]) -> Result<(), hot::Error> {
-        let keys: Vec<_> = chunk.iter().map(Named::hot_key).collect();
-        let known = self.hot.known(&keys).await?;
-        let known = keys.into_iter().zip(chunk).zip(known).filter(|(_, known)| *known).map(|(base, _)| base);
         // A base that was loaded ahead of the lane includes packs that the lane has not met again: it is a total as of its
         // own seq. Published as of the mark, those packs' pending deltas would count twice.
-        let (ahead, level): (Vec<_>, Vec<_>) = known.partition(|(_, row)| row.seq > mark.seq);
-        let level: Vec<_> = level.into_iter().map(|(key, row)| hot::Base { key, total: row.total }).collect();
+        let (ahead, level): (Vec<&Named>, Vec<_>) = chunk.iter().partition(|row| row.seq > mark.seq);
+        let base = |row: &Named| hot::Base { key: row.hot_key(), total: row.total };
+        let level: Vec<_> = level.into_iter().map(base).collect();
         let mut drifted = 0;
         if !level.is_empty() {
             drifted += self.hot.publish(lane, mark.seq, &level).await?.drifted;
         }
-        for (key, row) in ahead {
-            drifted += self.hot.publish(lane, row.seq, &[hot::Base { key, total: row.total }]).await?.drifted;
+        for row in ahead {
+            drifted += self.hot.publish(lane, row.seq, &[base(row)]).await?.drifted;
         }
         self.meters.drift.increment(drifted as u64);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::item::{Namespace, Stamp};
+
+    fn event(subject: Option<&str>, id: usize, bytes: usize) -> EventRow {
+        EventRow {
+            namespace: Namespace::default(),
+            name: "e".into(),
+            subject: subject.map(Into::into),
+            time_ms: 0,
+            id: id.to_string().into(),
+            properties: Bytes::from(vec![b'x'; bytes]),
+            received_ms: 0,
+            stamp: Stamp(1),
+        }
+    }
+
+    #[test]
+    fn calls_are_bounded_and_lose_no_event_and_a_subjects_events_come_together() {
+        let mut events: Vec<_> = (0..9_000).map(|id| event(Some(&format!("u{}", id % 900)), id, 10)).collect();
+        gather_subjects(&mut events);
+        let subjects: Vec<_> = events.chunk_by(|a, b| a.subject == b.subject).map(<[_]>::len).collect();
+        assert_eq!(subjects, [10; 900]);
+        let sizes = |events: &[EventRow]| event_calls(events).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&events), [4_000, 4_000, 1_000]);
+        assert!(sizes(&[]).is_empty());
+        let (half, larger) = (EVENT_BYTES_OF_A_CALL / 2 - 1, 2 * EVENT_BYTES_OF_A_CALL);
+        let large = [half, half, 1, larger, 1].map(|bytes| event(None, 1, bytes));
+        assert_eq!(sizes(&large), [2, 1, 1, 1]);
+        let mut ids: Vec<_> = event_calls(&events).flatten().map(|row| row.id.to_string()).collect();
+        ids.sort_by_key(|id| id.parse::<usize>().unwrap());
+        assert!(ids.iter().enumerate().all(|(at, id)| *id == at.to_string()));
     }
 }

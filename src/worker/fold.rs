@@ -346,6 +346,7 @@ impl Fold {
         for id in [target.series, target.counter] {
             let row = &mut self.rows[id as usize];
             debug_assert!(row.loaded, "load, then fold");
+            row.pending = row.pending.saturating_add(1);
             if !row.named {
                 row.named = true;
                 self.named.push(id);
@@ -382,6 +383,7 @@ impl Fold {
                 name: row.name.clone(),
                 total: row.total,
                 seq: row.seq,
+                pending: std::mem::take(&mut row.pending),
             });
             if row.dirty {
                 row.dirty = false;
@@ -401,7 +403,7 @@ impl Fold {
         taken
     }
 
-    /// Owes these rows a publish again: the hot view did not take it. A row that was evicted meanwhile is let go: its entry
+    /// Owes these rows a publish again: the hot view did not take it, or the budget was used up. A row that was evicted meanwhile is let go: its entry
     /// keeps its pending deltas, which are above its base, and so its value. `false`: some were, and what their entries lack
     /// nobody will publish.
     pub fn owe_publish(&mut self, named: &[Named]) -> bool {
@@ -411,10 +413,13 @@ impl Fold {
                 !row.vacant && row.name == owed.name && self.shards[row.shard as usize].key.namespace == owed.namespace
             };
             match self.rows.get_mut(owed.row as usize).filter(same) {
-                Some(row) if row.named => {}
                 Some(row) => {
-                    row.named = true;
-                    self.named.push(owed.row);
+                    // Whoever has waited comes before those that have as much: in the end it is its turn.
+                    row.pending = row.pending.saturating_add(owed.pending).saturating_add(1);
+                    if !row.named {
+                        row.named = true;
+                        self.named.push(owed.row);
+                    }
                 }
                 None => all = false,
             }

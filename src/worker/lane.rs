@@ -1,13 +1,13 @@
 //! The lane: one partition's loop. Reads packs, loads what they need, folds them, and flushes; pauses when the store is
 //! slow; halts when the log is not what it must be.
 //!
-//! One task a lane. At most one flush and one checkpoint write are under way; meanwhile the lane goes on folding, up to
-//! its bounds. The decisions are `machine`'s, `trail`'s and `resume`'s; this room only waits and passes on.
+//! At most one flush and one checkpoint write are under way; meanwhile the lane goes on folding, up to its bounds. The
+//! decisions are `machine`'s, `trail`'s and `watch`'s; this room only waits and passes on. Who begins and ends it: `tenure`.
 
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::future::{OptionFuture, try_join_all};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     meters::LaneMeters,
     resume::Resumed,
     trail::Trail,
+    watch::Belief,
 };
 use crate::{
     item::{Lane, Seq},
@@ -51,6 +52,9 @@ pub(super) struct Runner {
     read_again: Option<Instant>,
     read_backoff: Backoff,
     trail: Trail,
+    belief: watch::Receiver<Belief>,
+    /// How often a server of the store had started again when this run began.
+    restarts: u64,
     /// One past the checkpoint.
     covered: Seq,
     /// One past what is stored.
@@ -70,52 +74,32 @@ pub(super) struct Runner {
     meters: LaneMeters,
 }
 
-/// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop`.
-pub(super) async fn run(context: std::sync::Arc<Context>, lane: Lane, stop: CancellationToken) {
-    let partition = lane.partition;
-    context.board.update(partition, |status| *status = Default::default());
-    let ended = async {
-        let Resumed { machine, covered, leader_epoch, stored } = tokio::select! {
-            resumed = context.resume(lane) => resumed?,
-            () = stop.cancelled() => return Ok(()),
-        };
-        context.hot.publishes_from(lane, covered);
-        let next = machine.next();
-        let open = context.log_settled(lane, || context.log.open(partition, next, leader_epoch));
-        let cursor = tokio::select! { cursor = open => cursor?, () = stop.cancelled() => return Ok(()) };
-        tracing::info!(partition, next = next.0, checkpoint = covered.0, ids = machine.window().len(), "lane runs");
-        let mut runner = Runner::new(context.clone(), lane, machine, cursor, covered, stored);
-        let ended = runner.apply_until(&stop).await;
-        // What was applied before a halt is true: it is stored all the same.
-        let drained = runner.drain().await;
-        ended.and(drained)
-    }
-    .await;
-    if let Err(halt) = ended {
-        tracing::error!(partition, reason = %halt, "lane halted");
-        LaneMeters::new(partition).halted.set(1.0);
-        context.board.update(partition, |status| {
-            status.state = State::Halted;
-            status.reason = Some(halt.to_string());
-        });
-        stop.cancelled().await;
-    }
+/// Why a run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was asked to.
+    Stopped,
+    /// The store may have forgotten what was written since the checkpoint: it is to be applied and written again.
+    Forgotten,
 }
 
 impl Runner {
-    fn new(
+    /// A lane that was resumed, and where its packs come from. `restarts` had been counted before its checkpoint was read.
+    pub(super) fn new(
         context: std::sync::Arc<Context>,
         lane: Lane,
-        machine: Machine,
+        resumed: Resumed,
         cursor: Box<dyn Cursor>,
-        covered: Seq,
-        stored: Seq,
+        restarts: u64,
     ) -> Self {
+        let Resumed { machine, covered, stored, .. } = resumed;
         let trail = Trail::new(context.options.checkpoint_delay.as_millis());
         let (backoff, read_backoff) = (Backoff::new(&context.retry), Backoff::new(&context.retry));
         let meters = LaneMeters::new(lane.partition);
         let runner = Self {
             end: machine.next(),
+            belief: context.belief.clone(),
+            restarts,
             context,
             lane,
             machine,
@@ -148,8 +132,13 @@ impl Runner {
         runner
     }
 
-    async fn apply_until(&mut self, stop: &CancellationToken) -> Result<(), Halt> {
+    /// Applies and stores until it is to end. What is under way then goes with it when the store has forgotten: written
+    /// again, it would be the same.
+    pub(super) async fn apply_until(&mut self, stop: &CancellationToken) -> Result<End, Halt> {
         while !stop.is_cancelled() {
+            if self.has_been_forgotten() {
+                return Ok(End::Forgotten);
+            }
             if !self.backlog.is_empty() && self.has_room() {
                 tokio::select! {
                     applied = self.apply_backlog() => applied?,
@@ -171,10 +160,16 @@ impl Runner {
                     self.checkpointed(joined(written)).await?;
                 }
                 records = self.cursor.next(), if reads => self.read(records)?,
+                // Its sender goes with the service, which ends the lane too.
+                Ok(()) = self.belief.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
-        Ok(())
+        Ok(End::Stopped)
+    }
+
+    fn has_been_forgotten(&mut self) -> bool {
+        self.belief.borrow_and_update().restarts() != Some(self.restarts)
     }
 
     /// Whether more may be folded before the store has taken what waits.
@@ -395,7 +390,8 @@ impl Runner {
         if self.checkpoint.is_some() {
             return;
         }
-        let due = self.trail.due(self.now_ms());
+        let Some(until_ms) = self.checkpoints_until_ms() else { return };
+        let due = self.trail.due(self.now_ms().min(until_ms));
         // A newer mark replaces one that failed.
         let retry = self.checkpoint_retry.take_if(|(at, _)| due.is_some() || *at <= Instant::now());
         let Some(mark) = due.or(retry.map(|(_, mark)| mark)) else { return };
@@ -404,6 +400,13 @@ impl Runner {
             let written = context.store.write_checkpoint(context.topic(), &mark).await;
             (mark, written)
         })));
+    }
+
+    /// Marks that are due until then may be written; none when this run is to end, for what it knows of the store is past.
+    fn checkpoints_until_ms(&self) -> Option<i64> {
+        let belief = *self.belief.borrow();
+        let delay = self.context.options.checkpoint_delay.0;
+        (belief.restarts() == Some(self.restarts)).then(|| belief.until_ms(delay, self.started))
     }
 
     async fn checkpointed(&mut self, (mark, written): Checkpointed) -> Result<(), Halt> {
@@ -430,7 +433,7 @@ impl Runner {
     }
 
     /// Stores what was applied. The checkpoint keeps trailing: whoever takes the lane over replays the tail.
-    async fn drain(&mut self) -> Result<(), Halt> {
+    pub(super) async fn drain(&mut self) -> Result<(), Halt> {
         if let Some(flush) = self.flush.take() {
             self.flushed(joined(Some(flush.await)))?;
         }
@@ -453,9 +456,10 @@ impl Runner {
     fn next_wake(&self) -> Instant {
         let flush =
             self.unflushed_since.filter(|_| self.flush.is_none()).map(|since| since + self.context.options.flush_age.0);
-        let trail =
-            self.trail.next_due_ms().map(|due| self.started + Duration::from_millis(u64::try_from(due).unwrap_or(0)));
-        let trail = trail.filter(|_| self.checkpoint.is_none());
+        // One that the store's servers are waited for wakes the lane when these have answered.
+        let until_ms = self.checkpoints_until_ms().unwrap_or(i64::MIN);
+        let trail = self.trail.next_due_ms().filter(|due| self.checkpoint.is_none() && *due <= until_ms);
+        let trail = trail.map(|due| self.started + Duration::from_millis(u64::try_from(due).unwrap_or(0)));
         let retry = self.checkpoint_retry.as_ref().map(|(at, _)| *at);
         let idle = Instant::now() + IDLE;
         [flush, trail, retry, self.read_again].into_iter().flatten().fold(idle, Instant::min)

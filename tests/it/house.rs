@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "worker/dedup.rs",
     "worker/fold.rs",
     "worker/claims.rs",
+    "worker/lives.rs",
     "worker/trail.rs",
     "worker/machine.rs",
     "lag/status.rs",

@@ -18,10 +18,11 @@ examples:
   tests/stack up --brokers 3 --store-nodes 3      Kafka and Cassandra of three
   tests/stack up --kafka-port 9092 --cql-port 9042 --redis-port 6379
   tests/stack up --dir target/other               a second stack beside the first
+  tests/stack up --dir target/node --brokers 0 --redis 0      a store alone, which a test may kill
   tests/stack kill kafka-1 && tests/stack start kafka-1
   tests/stack down
 
-Options of `up` may also be given as variables: STACK_DIR, STACK_BROKERS, STACK_STORE_NODES, STACK_KAFKA_PORT,
+Options of `up` may also be given as variables: STACK_DIR, STACK_BROKERS, STACK_STORE_NODES, STACK_REDIS, STACK_KAFKA_PORT,
 STACK_CQL_PORT, STACK_REDIS_PORT, STACK_KAFKA_HEAP, STACK_STORE_HEAP.
 
 The tests read DIR/env by themselves when it is target/stack. exit codes: 0 done, 1 failed (or not up), 2 wrong usage.
@@ -52,7 +53,7 @@ ROOT = HERE.parent.parent
 HOST = "127.0.0.1"
 KINDS = {"kafka": kafka.Kafka, "store": cassandra.Cassandra, "redis": redis.Redis}
 # What `up` may be given; a stack that is up with other ones is not the one that was asked for.
-OPTIONS = {"brokers": 1, "store_nodes": 1, "kafka_port": 0, "cql_port": 0, "redis_port": 0, "kafka_heap": "256m", "store_heap": "1g"}
+OPTIONS = {"brokers": 1, "store_nodes": 1, "redis": 1, "kafka_port": 0, "cql_port": 0, "redis_port": 0, "kafka_heap": "256m", "store_heap": "1g"}
 
 
 def say(text):
@@ -231,11 +232,11 @@ def plan(options):
         return ports.given(option, given + step, hosts) if given else ports.pick(hosts)
 
     kafka_ports = [port("kafka-port", [HOST], step) for step in range(brokers)]
-    cql, cache = port("cql-port", hosts), port("redis-port", [HOST])
+    cql, caches = port("cql-port", hosts), [port("redis-port", [HOST]) for _ in range(options["redis"])]
     return [
         *(entry | {"heap": options["kafka_heap"]} for entry in kafka.entries(brokers, HOST, kafka_ports, ports.pick)),
         *cassandra.entries(hosts, cql, options["store_heap"], ports.pick),
-        *redis.entries(HOST, cache),
+        *(entry for cache in caches for entry in redis.entries(HOST, cache)),
     ]
 
 
@@ -285,7 +286,7 @@ def variables(stack, tools):
     def addresses(kind):
         return ",".join(server.address for server in servers if server.kind == kind)
 
-    return [
+    named = [
         ("TALLYMARK_TEST_STACK", stack.dir),
         ("TALLYMARK_TEST_KAFKA", addresses("kafka")),
         ("TALLYMARK_TEST_SCYLLA", addresses("store")),
@@ -295,6 +296,7 @@ def variables(stack, tools):
         ("TALLYMARK_TEST_KAFKA_CLASSPATH", f"{tools['kafka']}/*"),
         ("TALLYMARK_TEST_CASSANDRA_CLASSPATH", f"{tools['cassandra']}/*"),
     ]
+    return [(name, value) for name, value in named if value]
 
 
 def down(stack, _):
@@ -381,8 +383,9 @@ def parser():
         made.add_argument(f"--{name}", type=parse, default=preset, metavar="N", help=text)
 
     made = command("up", up, "brings the servers up and returns when all answer")
-    option(made, "brokers", number(1, 9), "Kafka brokers (default 1); from three on, three are controllers too")
+    option(made, "brokers", number(0, 9), "Kafka brokers (default 1); from three on, three are controllers too")
     option(made, "store-nodes", number(1, 9), "Cassandra nodes (default 1), on 127.0.0.1, 127.0.0.2 …")
+    option(made, "redis", number(0, 1), "1 with Redis (default), 0 without")
     option(made, "kafka-port", number(1, 65535), "port of the first broker, the others follow (default: free ones)")
     option(made, "cql-port", number(1, 65535), "CQL port of every node (default: a free one)")
     option(made, "redis-port", number(1, 65535), "port of Redis (default: a free one)")

@@ -68,8 +68,12 @@ fn profile(datacenter: Option<&str>, timeout: Duration) -> ExecutionProfile {
         .build()
 }
 
-/// Connects; one request may take `timeout`.
-pub async fn connect(servers: &Servers, options: &Options, timeout: Duration) -> Result<Session, Error> {
+/// Connects; one request may take `timeout`. Answers the datacenter that is asked, too.
+pub async fn connect(
+    servers: &Servers,
+    options: &Options,
+    timeout: Duration,
+) -> Result<(Session, Option<String>), Error> {
     let mut handle = profile(None, timeout).into_handle();
     let mut builder = SessionBuilder::new()
         .known_nodes(servers.hosts.iter().map(ToString::to_string))
@@ -87,7 +91,7 @@ pub async fn connect(servers: &Servers, options: &Options, timeout: Duration) ->
     let session = builder.build().await.map_err(|error| fault::unopened(&error, &url(servers)))?;
     let datacenter = datacenter(&datacenters(&session), named_datacenter(options))?;
     handle.map_to_another_profile(profile(datacenter.as_deref(), timeout));
-    Ok(session)
+    Ok((session, datacenter))
 }
 
 /// The datacenters of the cluster.

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream}
 use scylla::{serialize::row::SerializeRow, statement::prepared::PreparedStatement, value::CqlTimestamp};
 
 use crate::{
-    item,
+    item, metrics,
     retry::Kind,
     store::{Error, EventRow},
 };
@@ -22,6 +22,20 @@ pub const SHARDS: i32 = 8;
 const ROW_OVERHEAD: usize = 120;
 /// Requests of one call that are under way together.
 const TOGETHER: usize = 64;
+
+/// What writing into one table takes.
+pub struct Table {
+    batches: Batches,
+    /// How many are written is known here alone: callers hand events over as they come.
+    mutations: metrics::Counter,
+}
+
+impl Table {
+    /// The table of this name, which the statement inserts into.
+    pub fn new(name: &'static str, insert: &PreparedStatement) -> Self {
+        Self { batches: Batches::new(insert), mutations: metrics::STORE_MUTATIONS.counter(&[name]) }
+    }
+}
 
 /// The hour of a time, since 1970.
 pub fn hour_of(time_ms: i64) -> i64 {
@@ -55,7 +69,8 @@ pub async fn write(store: &Scylla, rows: &[EventRow]) -> Result<(), Error> {
     for partition in by_name.chunk_by(|(a, x), (b, y)| (a, &x.namespace, &x.name) == (b, &y.namespace, &y.name)) {
         for rows in batches::requests(partition, store.batch_rows, |(_, row)| bytes(row)) {
             let values: Vec<_> = rows.iter().map(|(at, row)| named_values(*at, row)).collect();
-            writes.push(Box::pin(write_rows(store, &store.statements.insert_event, &store.events, values)));
+            let (statement, table) = (&store.statements.insert_event, &store.events);
+            writes.push(Box::pin(write_rows(store, statement, table, values)));
         }
     }
     for partition in
@@ -63,8 +78,8 @@ pub async fn write(store: &Scylla, rows: &[EventRow]) -> Result<(), Error> {
     {
         for rows in batches::requests(partition, store.batch_rows, |(_, row)| bytes(row)) {
             let values: Vec<_> = rows.iter().map(|(month, row)| subject_values(*month, row)).collect();
-            let (statement, batches) = (&store.statements.insert_event_by_subject, &store.events_by_subject);
-            writes.push(Box::pin(write_rows(store, statement, batches, values)));
+            let (statement, table) = (&store.statements.insert_event_by_subject, &store.events_by_subject);
+            writes.push(Box::pin(write_rows(store, statement, table, values)));
         }
     }
     let written = stream::iter(writes).buffer_unordered(TOGETHER).try_collect::<()>().await;
@@ -155,14 +170,16 @@ fn properties(row: &EventRow) -> &str {
 async fn write_rows<R: SerializeRow + Sync>(
     store: &Scylla,
     statement: &PreparedStatement,
-    batches: &Batches,
+    table: &Table,
     values: Vec<R>,
 ) -> Result<(), Error> {
     let _permit = store.event_requests.acquire().await.expect("this semaphore is never closed");
     match &values[..] {
-        [row] => store.run(statement, row).await,
-        rows => store.session.batch(&batches.of(rows.len()), &values).await.map(drop).map_err(fault::told),
+        [row] => store.run(statement, row).await?,
+        rows => store.session.batch(&table.batches.of(rows.len()), &values).await.map(drop).map_err(fault::told)?,
     }
+    table.mutations.increment(1);
+    Ok(())
 }
 
 async fn write_mark(store: &Scylla, mark: &Mark, stamp: i64) -> Result<(), Error> {

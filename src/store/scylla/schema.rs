@@ -80,7 +80,7 @@ pub fn print(keyspace: &str, options: &Options) -> String {
 pub async fn apply(servers: &Servers, options: &Options, dry_run: bool) -> Result<Applied, Error> {
     // Servers agree on each table before they answer.
     const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
-    let session = connect::in_time(servers, connect::connect(servers, options, TIMEOUT)).await?;
+    let (session, _) = connect::in_time(servers, connect::connect(servers, options, TIMEOUT)).await?;
     let keyspace = connect::keyspace(servers);
     let found = find(&session, servers).await?;
     let mut applied = Applied { from: 0, to: VERSION, statements: Vec::new(), warnings: Vec::new() };

@@ -25,6 +25,8 @@ pub(super) struct Row {
     pub(super) shard: u32,
     /// Items folded since the last flush.
     pub(super) deltas: u32,
+    /// How often packs have named it since its hot entry was last told: about what the entry has pending.
+    pub(super) pending: u32,
     pub(super) role: Role,
     /// Its base is known.
     pub(super) loaded: bool,
@@ -48,6 +50,7 @@ impl Row {
             touched_end: Seq(0),
             shard,
             deltas: 0,
+            pending: 0,
             role,
             loaded: false,
             dirty: false,
@@ -90,6 +93,8 @@ pub struct Named {
     pub total: i128,
     /// The last pack that the total includes: ahead of the lane while it replays what its base covers.
     pub seq: Seq,
+    /// About what its entry has pending; more, the longer its publish is owed.
+    pub pending: u32,
 }
 
 impl Named {

@@ -115,6 +115,7 @@ backends! {
     lanes_of_other_topics_and_other_lives_are_their_own,
     epochs_come_oldest_first_and_stay_as_they_began,
     nothing_asked_for_is_nothing_answered,
+    generations_stay_as_they_are_while_no_server_starts_again,
 }
 
 /// Runs a property over futures, on the runtime that the law runs on.
@@ -488,4 +489,15 @@ async fn nothing_asked_for_is_nothing_answered(bed: &Bed) {
         let page = EventsPage { namespace: key.namespace.clone(), by: by(), from_ms, to_ms, before: None, limit };
         assert_eq!(bed.store.events(&page).await.unwrap().len(), expected, "[{from_ms}, {to_ms}) limit {limit}");
     }
+}
+
+async fn generations_stay_as_they_are_while_no_server_starts_again(bed: &Bed) {
+    let asked = async || {
+        let told = bed.store.generations().await.into_iter();
+        told.map(|(server, told)| (server, told.unwrap())).collect::<Vec<_>>()
+    };
+    let before = asked().await;
+    let (key, name) = (bed.shard(), name("c", ""));
+    bed.store.write_totals(&key, &[total(&name, 1, 1)]).await.unwrap();
+    assert_eq!(asked().await, before);
 }

@@ -82,6 +82,27 @@ async fn two_members_share_the_lanes_and_one_takes_over_when_the_other_leaves() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_goes_back_in_a_lane_that_it_runs() {
+    let topic = Topic::new();
+    topic.create(&partitions(1)).await.unwrap();
+    let mut one = Member::new(&topic).await;
+    one.until_lanes(1).await;
+    for (round, from) in [0, 7, 3, 40, 0].into_iter().enumerate() {
+        for n in 0..10 {
+            one.log.append(0, 1, Bytes::from(vec![n])).await.unwrap();
+        }
+        let mut cursor = one.log.open(0, Seq(from), None).await.unwrap();
+        let mut expected = from;
+        while expected < 10 * (round as u64 + 1) {
+            for record in timeout(TIMEOUT, cursor.next()).await.unwrap().unwrap() {
+                assert_eq!((record.seq, &record.payload[..]), (Seq(expected), &[(expected % 10) as u8][..]));
+                expected += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_stops_early_does_not_answer_for_the_others() {
     let topic = Topic::new();
     topic.create(&partitions(4)).await.unwrap();

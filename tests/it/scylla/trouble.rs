@@ -44,15 +44,15 @@ async fn servers_that_are_not_there_or_do_not_answer_are_named_within_ten_second
 }
 
 /// Stands between the store and its server, and can be cut.
-struct Wire {
-    address: String,
-    up: Arc<AtomicBool>,
+pub struct Wire {
+    pub address: String,
+    pub up: Arc<AtomicBool>,
     silent: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
 impl Wire {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = stack::scylla().split(',').next().unwrap().to_owned();

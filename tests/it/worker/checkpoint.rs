@@ -103,10 +103,10 @@ async fn a_second_service_resumes_from_the_checkpoint_and_drops_what_the_first_h
     assert_eq!(world.store.known("test.packs").await[0].checkpoint.as_ref().map(|mark| mark.seq), Some(Seq(3)));
 
     // A third one, on the log as it is on the disk.
-    let World { log, store, hot, options, store_options, retry } = world;
+    let World { log, .. } = world;
     drop(log);
     let log = Arc::new(Scripted::over(embedded(&path)));
-    let world = World { log, store, hot, options, store_options, retry };
+    let world = World { log, ..world };
     let running = world.start();
     running.applied(0, 8).await;
     assert_eq!(running.lane(0).items, 4, "it replays what is past the checkpoint");

@@ -36,6 +36,7 @@ pub struct World {
     pub options: Options,
     pub store_options: store::Options,
     pub retry: retry::Options,
+    pub publish_budget: usize,
 }
 
 /// A service and what it shows.
@@ -83,6 +84,7 @@ impl World {
             },
             store_options: store::Options { shards: SHARDS, ..Default::default() },
             retry: retry::Options { initial: Span::from_millis(2), max: Span::from_millis(20) },
+            publish_budget: 1_000_000,
         };
         let topology = world.log.topology();
         world.begin(&epoch(topology.topic_id, topology.partitions, SHARDS)).await;
@@ -124,6 +126,7 @@ impl World {
             board: board.clone(),
             store_options: self.store_options.clone(),
             retry: self.retry.clone(),
+            publish_budget: self.publish_budget,
         };
         let (service, stop) = (Service::new(self.options.clone(), deps), CancellationToken::new());
         let task = tokio::spawn(service.run(stop.clone()));

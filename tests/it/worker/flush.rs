@@ -69,6 +69,26 @@ async fn it_flushes_when_so_many_bytes_of_events_wait() {
 }
 
 #[tokio::test]
+async fn events_are_handed_to_the_store_by_the_thousand() {
+    let mut world = World::new(1).await;
+    world.flush_at(1_000_000, 1 << 30);
+    let running = world.start();
+    for n in 0..90 {
+        let draft =
+            (0..100).fold(pack(), |draft, id| draft.event("signup", &format!("u{id}"), &format!("{n}.{id}"), 9));
+        world.append(0, if n == 89 { draft.urgent() } else { draft }).await;
+    }
+    running.stored(0, 90).await;
+    running.stop().await;
+    let mut sizes: Vec<_> = world.store.done(Op::Events).iter().map(|call| call.size).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1_000, 4_000, 4_000]);
+    let (namespace, by) = (Namespace::default(), EventsBy::Subject("u7".into()));
+    let page = EventsPage { namespace, by, from_ms: 0, to_ms: i64::MAX, before: None, limit: 1_000 };
+    assert_eq!(world.store.events(&page).await.unwrap().len(), 90);
+}
+
+#[tokio::test]
 async fn it_flushes_at_once_when_somebody_waits() {
     let mut world = World::new(1).await;
     world.flush_at(1_000_000, 1 << 30);

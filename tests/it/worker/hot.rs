@@ -34,11 +34,16 @@ struct Watched {
     away: AtomicBool,
     publishes: AtomicUsize,
     published: Mutex<Vec<Seq>>,
+    bases: Mutex<Vec<HotKey>>,
     said: Mutex<Vec<View>>,
 }
 
 fn entry() -> HotKey {
-    HotKey { kind: HotKind::Series, key: key(SERIES).into() }
+    entry_of(SERIES)
+}
+
+fn entry_of(series: &str) -> HotKey {
+    HotKey { kind: HotKind::Series, key: key(series).into() }
 }
 
 /// The view in memory answers at once.
@@ -53,6 +58,7 @@ impl Watched {
             away: AtomicBool::new(false),
             publishes: AtomicUsize::new(0),
             published: Mutex::default(),
+            bases: Mutex::default(),
             said: Mutex::default(),
         })
     }
@@ -67,8 +73,12 @@ impl Watched {
 
     /// As a query loads the entry: the lane has stored this much.
     fn load(&self, lane: Lane, base: Option<(i128, Seq)>) {
-        let token = now(self.inner.begin_load(&entry()));
-        assert!(now(self.inner.finish_load(&entry(), token, &[LoadedBase { lane, base }], &[])));
+        self.load_of(&entry(), lane, base);
+    }
+
+    fn load_of(&self, entry: &HotKey, lane: Lane, base: Option<(i128, Seq)>) {
+        let token = now(self.inner.begin_load(entry));
+        assert!(now(self.inner.finish_load(entry, token, &[LoadedBase { lane, base }], &[])));
     }
 
     /// As ingest adds a pack after its acknowledgement.
@@ -98,6 +108,7 @@ impl HotView for Watched {
         self.publishes.fetch_add(1, Ordering::SeqCst);
         self.check()?;
         let published = self.inner.publish(lane, seq, bases).await?;
+        self.bases.lock().unwrap().extend(bases.iter().map(|base| base.key.clone()));
         self.said.lock().unwrap().push(self.view());
         Ok(published)
     }
@@ -254,5 +265,54 @@ async fn a_full_lane_whose_view_is_away_does_not_publish_without_end() {
     world.store.release();
     hot.away.store(false, Ordering::SeqCst);
     running.stored(0, 11).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_publishes_what_has_most_pending_first_and_everything_in_the_end() {
+    let (mut world, hot) = world().await;
+    world.publish_budget = 2;
+    world.options.flush_age = Span::from_secs(1);
+    let series = series_of(0, 1, 7);
+    let entries: Vec<_> = series[..6].iter().map(|series| entry_of(series)).collect();
+    entries.iter().for_each(|entry| hot.load_of(entry, world.lane(0), None));
+    let running = world.start();
+    // The n-th is named by n packs; the last one nobody reads. One pack is the last of all, and flushes them.
+    for (most, name) in series.iter().enumerate() {
+        for _ in 0..=most {
+            world.append(0, pack().add(name, 1)).await;
+        }
+    }
+    let end = world.append(0, pack().add(&series[6], 1).urgent()).await;
+    let published = |count: usize| {
+        let hot = hot.clone();
+        async move {
+            until("so many are published", || hot.bases.lock().unwrap().len() >= count).await;
+            hot.bases.lock().unwrap().clone()
+        }
+    };
+    let newest_first: Vec<_> = entries.iter().rev().cloned().collect();
+    assert_eq!(published(2).await, newest_first[..2]);
+    assert!(hot.published.lock().unwrap().is_empty(), "it does not say that all are through");
+    assert_eq!(published(6).await, newest_first, "without any more traffic");
+    until("and now it does", || hot.published.lock().unwrap().last() == Some(&end)).await;
+    for (amount, entry) in (1..).zip(&entries) {
+        assert_eq!(now(hot.inner.read(std::slice::from_ref(entry))), [View::Full { total: amount, stale: false }]);
+    }
+
+    // One that is always passed over comes up all the same.
+    let began = hot.bases.lock().unwrap().len();
+    world.append(0, pack().add(&series[0], 1)).await;
+    for round in 0.. {
+        for name in &series[1..6] {
+            world.append(0, pack().add(name, 1)).await;
+            world.append(0, pack().add(name, 1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if hot.bases.lock().unwrap()[began..].contains(&entries[0]) {
+            break;
+        }
+        assert!(round < 60, "it never comes up");
+    }
     running.stop().await;
 }

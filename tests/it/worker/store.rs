@@ -10,8 +10,8 @@ use tallymark::{
     item::{Lane, Seq, Stamp},
     retry::Kind,
     store::{
-        Checkpoint, EpochRow, Error, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
-        memory::Memory,
+        Checkpoint, EpochRow, Error, EventRow, EventsPage, Generations, LaneRow, RowName, ShardKey, Slice, Store,
+        TotalRow, memory::Memory,
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -223,6 +223,10 @@ impl Store for Faulty {
     async fn begin_epoch(&self, topic: &str, epoch: &EpochRow) -> Result<(), Error> {
         self.inner.begin_epoch(topic, epoch).await
     }
+
+    async fn generations(&self) -> Generations {
+        self.inner.generations().await
+    }
 }
 
 /// What tests read, past the script.
@@ -235,6 +239,11 @@ impl Faulty {
     /// What it knows of the lanes.
     pub async fn known(&self, topic: &str) -> Vec<LaneRow> {
         self.inner.lanes(topic).await.unwrap()
+    }
+
+    /// The store itself: what its servers are, and what they forget.
+    pub fn memory(&self) -> &Memory {
+        &self.inner
     }
 
     /// Writes a row that no lane has written.
