@@ -191,8 +191,14 @@ impl Classified for Error {
 /// A partitioned append-only log. See the module's laws.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
-    /// What this log is. Constant while the process runs; a change is reported by `check`.
+    /// What this log is. Constant while the process runs; that it is another log now is reported by `check`.
     fn topology(&self) -> &Topology;
+
+    /// Partitions that it has now: more than its topology's when some were added since it was opened. Appends keep to the
+    /// topology's; the others may be read.
+    fn partitions(&self) -> u32 {
+        self.topology().partitions
+    }
 
     /// Appends one record and answers when it is durable (L1). `format` goes into its header.
     ///

@@ -178,6 +178,21 @@ pub fn checks(config: &Config, role: Role, backends: &Backends, ingest: Option<i
             async move { hot.read(&[probe()]).await.map(drop).map_err(|error| error.to_string()) }
         }));
     }
+    if let LogUrl::Kafka { .. } = config.log.url {
+        let log = backends.log.clone();
+        // Packs of the old layout are durable as before, so nobody is turned away; somebody has to act all the same (law 2).
+        checks.push(Check::new("layout", "the log's partitions", false, move || {
+            let (had, has) = (log.topology().partitions, log.partitions());
+            std::future::ready(if has == had {
+                Ok(())
+            } else {
+                Err(format!(
+                    "the topic has {has} partitions now, and had {had} when this process started, which goes on in the old \
+                     layout; begin the epoch of the new one before anything is restarted: without it lanes halt"
+                ))
+            })
+        }));
+    }
     if let Some(ingest) = ingest {
         // Stamps follow the clocks of log and ingest: one that is far off shortens the dedup window (law 7).
         checks.push(Check::new("clock", "this machine's clock against the log's", true, move || {

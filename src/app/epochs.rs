@@ -23,6 +23,15 @@ pub async fn begin_first(topology: &Topology, store: &dyn Store, config: &Config
                 "store.shards or dedup settings differ from those that the log began with; the log's are in force"
             );
         }
+        let is_begun =
+            |epoch: &EpochRow| epoch.topic_id == topology.topic_id && epoch.partitions == topology.partitions;
+        if !epochs.iter().any(is_begun) {
+            tracing::error!(
+                partitions = topology.partitions,
+                begun = epoch.partitions,
+                "partitions were added and no epoch has as many; lanes halt at the first pack of this layout until it is begun"
+            );
+        }
         return Ok(epoch.shards);
     }
     let (partitions, shards) = (topology.partitions, config.store.options.shards);

@@ -90,18 +90,26 @@ impl Gauges {
 
 impl Sampler {
     pub(super) fn new(options: Options, deps: Deps) -> Self {
-        let lane = |partition| Lane {
-            track: Track::new(options.window.0),
-            bounds: Bounds { start: Seq(0), end: Seq(0) },
-            asked: false,
-            row: Seq(0),
-            checkpoint: Seq(0),
-            oldest: None,
-            status: Status::Ok,
-            gauges: Gauges::of(partition),
-        };
-        let lanes = (0..deps.log.topology().partitions).map(lane).collect();
-        Self { options, deps, worker: process_name(), lanes, epoch: None, others: Runner::Elsewhere }
+        let (lanes, others) = (Vec::new(), Runner::Elsewhere);
+        let mut sampler = Self { options, deps, worker: process_name(), lanes, epoch: None, others };
+        sampler.add_lanes();
+        sampler
+    }
+
+    /// One for each partition, those too that were added since.
+    fn add_lanes(&mut self) {
+        for partition in (0..self.deps.log.partitions()).skip(self.lanes.len()) {
+            self.lanes.push(Lane {
+                track: Track::new(self.options.window.0),
+                bounds: Bounds { start: Seq(0), end: Seq(0) },
+                asked: false,
+                row: Seq(0),
+                checkpoint: Seq(0),
+                oldest: None,
+                status: Status::Ok,
+                gauges: Gauges::of(partition),
+            });
+        }
     }
 
     /// No other process can run a lane.
@@ -111,6 +119,7 @@ impl Sampler {
 
     /// One measurement. `now` gives the time since the service began and the wall clock in milliseconds.
     pub(super) async fn sample(&mut self, now: impl Fn() -> (Duration, i64)) -> Snapshot {
+        self.add_lanes();
         let store_silent = self.ask_store().await.err();
         let board = self.deps.board.lanes();
         self.ask_epoch(now().0, store_silent.is_none()).await;

@@ -90,7 +90,9 @@ impl Track {
     /// Adds a measurement. Times do not go backwards.
     pub fn push(&mut self, point: Point) {
         let before = self.points.back().map(|(point, _)| *point);
-        if before.is_none_or(|before| before.next != point.next) {
+        // Whether a lane moves that runs elsewhere is known from the store alone: while that does not answer, nobody can see it.
+        let unseen = point.row.is_none() && point.items.is_none();
+        if unseen || before.is_none_or(|before| before.next != point.next) {
             self.moved_at = point.at;
         }
         self.behind_since = (point.lag_packs() > 0).then(|| self.behind_since.unwrap_or(point.at));
@@ -112,7 +114,7 @@ impl Track {
         }
     }
 
-    /// How long the lane has had lag and not moved.
+    /// How long the lane has had lag and has been seen not to move.
     pub fn idle(&self) -> Duration {
         // A lane with nothing to do does not move: only the time since there is something to do counts.
         match (self.points.back(), self.behind_since) {
@@ -230,6 +232,17 @@ mod tests {
         assert_eq!(quiet_then_late.idle(), Duration::from_secs(3));
         quiet_then_late.push(point(104, 9, 6));
         assert_eq!(quiet_then_late.idle(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lane_that_runs_elsewhere_is_not_idle_for_as_long_as_nobody_can_see_it() {
+        let elsewhere = |second, row| Point { items: None, row, ..point(second, 9, 5) };
+        let mut unseen = track([elsewhere(0, Some(Seq(5))), elsewhere(20, None)]);
+        assert_eq!(unseen.idle(), Duration::ZERO);
+        unseen.push(elsewhere(22, Some(Seq(5))));
+        assert_eq!(unseen.idle(), Duration::from_secs(2), "since the store was silent last");
+        let here = track([point(0, 9, 5), Point { row: None, ..point(20, 9, 5) }]);
+        assert_eq!(here.idle(), Duration::from_secs(20), "what it runs itself it sees");
     }
 
     #[test]

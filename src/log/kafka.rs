@@ -11,7 +11,10 @@
 //! Retention is the broker's. `docs/decisions/0006-kafka.md` has the reasons.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -93,6 +96,8 @@ pub struct Kafka {
     inner: Arc<Inner>,
     side: Arc<Side>,
     producer: Arc<Producer>,
+    /// One past the last offset that was acknowledged to this process, by partition.
+    acknowledged: Vec<AtomicU64>,
     /// Copies that must be in sync for an append.
     min_in_sync: usize,
     session: Duration,
@@ -160,7 +165,29 @@ impl Kafka {
         ];
         let min_in_sync = report.min_insync_replicas;
         let (session, member) = (needs.session_timeout, Mutex::default());
-        Ok(Self { inner, side, producer, min_in_sync, session, member, _tasks: tasks, _ended: ended })
+        let acknowledged = (0..described.partitions).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { inner, side, producer, acknowledged, min_in_sync, session, member, _tasks: tasks, _ended: ended })
+    }
+
+    /// What is appended later stands later. An acknowledgement that says otherwise is another topic's of the same name, which
+    /// the producer goes on with as if nothing were, or of a log that was cut. Only the first is not this log's (L1).
+    async fn in_place(&self, place: &AtomicU64, after: u64, appended: Appended) -> Result<Appended, Error> {
+        let Some(seq) = appended.seq else { return Ok(appended) };
+        if seq.0 >= after {
+            place.fetch_max(seq.0 + 1, Ordering::AcqRel);
+            return Ok(appended);
+        }
+        tracing::error!(
+            seq = seq.0,
+            after,
+            "a pack was acknowledged at or below an earlier one: the log was cut or made anew"
+        );
+        if let Err(error) = self.inner.identity.look().await {
+            return Err(Error::new(Kind::Transient, format!("it is unknown whether the pack was appended: {error}")));
+        }
+        // Lanes find the claims of what is lost (law 6); what stands there now is as durable as before.
+        place.store(seq.0 + 1, Ordering::Release);
+        Ok(appended)
     }
 
     /// The partition as Kafka numbers it, if there is one now.
@@ -187,6 +214,10 @@ impl Log for Kafka {
         self.inner.identity.topology()
     }
 
+    fn partitions(&self) -> u32 {
+        self.inner.identity.partitions()
+    }
+
     async fn append(&self, partition: u32, format: u32, payload: Bytes) -> Result<Appended, Error> {
         // Packs are routed by the layout that this process began with.
         let count = self.topology().partitions;
@@ -196,7 +227,10 @@ impl Log for Kafka {
         if let Some(lost) = self.inner.identity.lost(Kind::Permanent) {
             return Err(lost);
         }
-        self.producer.append(number, format, payload).await
+        let place = &self.acknowledged[partition as usize];
+        let after = place.load(Ordering::Acquire);
+        let appended = self.producer.append(number, format, payload).await?;
+        self.in_place(place, after, appended).await
     }
 
     async fn bounds(&self, partition: u32) -> Result<Bounds, Error> {

@@ -64,7 +64,8 @@ impl Inner {
     pub(super) async fn standing(&self) -> Result<Standing, store::Error> {
         let at_ms = clock::now_ms();
         let topology = self.log.topology();
-        let ends = try_join_all((0..topology.partitions).map(async |partition| {
+        // Others may write to partitions already that were added since.
+        let ends = try_join_all((0..self.log.partitions()).map(async |partition| {
             let bounds = self.log.bounds(partition).await?;
             Ok::<_, crate::log::Error>((Lane { topic_id: topology.topic_id, partition }, bounds.end))
         }));

@@ -29,9 +29,9 @@ struct LaneBody {
 
 /// Reads a receipt of this log.
 pub(super) fn parse(inner: &Inner, what: &str, text: &str) -> Result<Receipt, Problem> {
-    let topology = inner.log.topology();
+    let (topology, partitions) = (inner.log.topology(), inner.log.partitions());
     let receipt = Receipt::parse(text)
-        .filter(|receipt| receipt.packs.iter().all(|(partition, _)| *partition < topology.partitions))
+        .filter(|receipt| receipt.packs.iter().all(|(partition, _)| *partition < partitions))
         .ok_or_else(|| Problem::bad_request("malformed", format!("{what} is not a receipt that an answer gave")))?;
     if receipt.topic_id == topology.topic_id {
         return Ok(receipt);

@@ -69,7 +69,7 @@ pub struct Scylla {
 }
 
 impl Scylla {
-    /// Connects, looks at the schema, and prepares every statement. Takes 9 seconds at most.
+    /// Connects, looks at the schema, and prepares every statement. Takes 7 seconds at most.
     ///
     /// # Errors
     /// [`Transient`](crate::retry::Kind::Transient) when no server answers in time; [`Fatal`](crate::retry::Kind::Fatal) when

@@ -1,6 +1,6 @@
 //! The log on a real Kafka: what the contract cannot drive a remote log into, and the calls of `ffi.rs`.
 
-mod broker;
+pub mod broker;
 mod crash;
 mod group;
 mod secure;
@@ -108,14 +108,38 @@ async fn a_topic_that_was_made_anew_ends_cursors_and_appends_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_by_a_topic_that_was_made_anew_however_seldom_it_is_looked_at() {
+    let topic = Topic::new();
+    let seldom = Options { partitions: 2, identity_interval: Span::from_secs(3600), ..Options::default() };
+    let log = topic.made(&seldom).await;
+    for _ in 0..3 {
+        log.append(0, 1, Bytes::from_static(b"old")).await.unwrap();
+    }
+    topic.delete().await;
+    until("the topic is made again", async || topic.create(&seldom).await.ok()).await;
+    let refused = log.append(0, 1, Bytes::from_static(b"to another log")).await.unwrap_err();
+    assert_ne!(refused.kind, Kind::Fatal, "{refused}");
+    let text = until("it is known for good", async || {
+        let refused = log.append(0, 1, Bytes::from_static(b"never")).await.unwrap_err();
+        (refused.kind == Kind::Permanent).then(|| refused.to_string())
+    });
+    let text = text.await;
+    assert!(text.contains("made anew"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn added_partitions_are_reported_and_readable_and_appends_go_on_in_the_old_layout() {
     let topic = Topic::new();
     let log = topic.made(&short(2)).await;
     log.check().await.unwrap();
     topic.add_partitions(3).await;
-    let error = until("the check reports it", async || log.check().await.err()).await;
-    assert_eq!(error.kind, Kind::Fatal);
-    assert!(error.to_string().contains("has 3 partitions now, and had 2"), "{error}");
+    assert_eq!(log.partitions(), 2);
+    // Not at once: it is looked for every `identity_interval`, and by every check.
+    until("the added one is known", async || {
+        log.check().await.unwrap();
+        (log.partitions() == 3).then_some(())
+    })
+    .await;
     log.append(1, 1, Bytes::from_static(b"still")).await.unwrap();
     assert_eq!(log.append(2, 1, Bytes::new()).await.unwrap_err().kind, Kind::Permanent);
     assert_eq!(log.bounds(2).await.unwrap(), Bounds { start: Seq(0), end: Seq(0) });

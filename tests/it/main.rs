@@ -21,4 +21,5 @@ mod support;
 mod support_lag;
 mod support_query;
 mod support_scylla;
+mod support_wire;
 mod worker;

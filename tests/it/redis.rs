@@ -14,7 +14,7 @@ use self::server::{Server, open, options};
 
 mod cluster;
 mod login;
-mod server;
+pub mod server;
 
 fn lane(partition: u32) -> Lane {
     Lane { topic_id: TopicId([3; 16]), partition }

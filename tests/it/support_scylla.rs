@@ -54,6 +54,13 @@ pub fn shared() -> Arc<Scylla> {
     SHARED.clone()
 }
 
+/// Runs plain CQL that answers no rows.
+pub async fn run(cql: &str) {
+    let nodes = stack::scylla();
+    let session = SessionBuilder::new().known_nodes(nodes.split(',')).build().await.unwrap();
+    session.query_unpaged(cql, ()).await.unwrap();
+}
+
 /// The rows that plain CQL answers.
 pub async fn rows<Row>(cql: &str) -> Vec<Row>
 where

@@ -130,7 +130,7 @@ impl Drop for Cursor {
 /// Where a cursor stands that wants `next`: the records from there on, or why there are none.
 async fn find_out(inner: &Arc<Inner>, partition: u32, next: u64, last: Option<Last>) -> Result<Vec<Record>, Error> {
     match inner.identity.look().await {
-        // Fatal and not lost: partitions were added, or the topic was missed once.
+        // Fatal and not lost: the topic was missed once.
         Err(error) if error.kind == Kind::Transient => return Err(error),
         _ => {}
     }

@@ -108,19 +108,11 @@ impl Identity {
             self.lose(&why);
             return Err(Error::new(Kind::Fatal, why));
         }
-        let before = self.partitions.swap(described.partitions, Ordering::Relaxed);
-        if described.partitions == *partitions {
-            return Ok(());
-        }
-        let why = format!(
-            "the topic `{topic}` has {} partitions now, and had {partitions} when this process started: begin the epoch \
-             of the new layout and restart",
-            described.partitions
-        );
-        if before != described.partitions {
+        // It is the same log, and takes what is appended to its old partitions: whoever asks is told of the new ones.
+        if self.partitions.swap(described.partitions, Ordering::Relaxed) != described.partitions {
             tracing::error!(partitions = described.partitions, had = partitions, "{PARTITIONS_CHANGED}");
         }
-        Err(Error::new(Kind::Fatal, why))
+        Ok(())
     }
 
     fn lose(&self, why: &str) {

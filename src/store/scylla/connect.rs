@@ -22,7 +22,7 @@ use crate::{
 use super::fault;
 
 /// How long all of opening may take: a start that finds nobody says so within ten seconds.
-const OPENING: Duration = Duration::from_secs(9);
+const OPENING: Duration = Duration::from_secs(7);
 /// How long one server may take to be connected to.
 const CONNECTING: Duration = Duration::from_millis(2_500);
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.

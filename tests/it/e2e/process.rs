@@ -100,6 +100,13 @@ impl Server {
         assert!(status.expect("kill runs").success());
     }
 
+    /// Memory that it holds, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") << 10
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
@@ -141,6 +148,27 @@ impl Server {
     /// Waits until lag is zero.
     pub fn settle(&self) {
         wait_until("lag is zero", || self.get_admin("/api/v1/lag").1["lag_packs"] == 0);
+    }
+
+    /// Waits until lag is zero and nothing keeps it from being measured.
+    pub fn settle_well(&self) {
+        wait_until("all is stored and well", || {
+            let (_, lag) = self.get_admin("/api/v1/lag");
+            lag["lag_packs"] == 0 && lag["status"] == "OK"
+        });
+    }
+
+    /// `tallymark lag --check`: exit code and what it says.
+    pub fn lag_check(&self) -> (i32, String) {
+        let (code, stdout, stderr) = output(&mut tallymark(&["lag", "--check", "--admin-url", &self.admin]));
+        (code, stdout + &stderr)
+    }
+
+    /// What it says of its readiness, and of one dependency.
+    pub fn readiness(&self, dependency: &str) -> (u16, Value, Value) {
+        let (status, mut answer) = self.get_admin("/health/readyz");
+        let found = answer["dependencies"][dependency].take();
+        (status, answer, found)
     }
 }
 
@@ -184,6 +212,11 @@ static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
     client.build().expect("a client builds")
 });
 
+/// Runs something asynchronous to its end. What it spawns lives on.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(future)
+}
+
 fn answer(request: reqwest::RequestBuilder) -> Option<(u16, String)> {
     RUNTIME.block_on(async {
         let answer = request.send().await.ok()?;
@@ -209,4 +242,28 @@ pub fn get_json(url: &str) -> Option<(u16, Value)> {
 /// POST: status and JSON; `None` when nobody answers, or the answer was cut off.
 pub fn post(url: &str, body: &str) -> Option<(u16, Value)> {
     answer(CLIENT.post(url).header("content-type", "application/json").body(body.to_owned())).map(json)
+}
+
+/// An answer with the headers that tell a client what to do.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    pub status: u16,
+    pub content_type: String,
+    /// In seconds.
+    pub retry_after: Option<u64>,
+    pub body: Value,
+}
+
+/// POST: the whole answer; `None` when nobody answers, or the answer was cut off.
+pub fn post_whole(url: &str, body: &str) -> Option<Posted> {
+    let request = CLIENT.post(url).header("content-type", "application/json").body(body.to_owned());
+    block_on(async {
+        let answer = request.send().await.ok()?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (content_type, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
+        let status = answer.status().as_u16();
+        let text = answer.text().await.ok()?;
+        let (_, body) = json((status, text));
+        Some(Posted { status, content_type, retry_after: retry_after.and_then(|text| text.parse().ok()), body })
+    })
 }

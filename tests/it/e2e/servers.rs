@@ -4,60 +4,17 @@ use std::{process::Command, time::Instant};
 
 use super::{
     access_log,
-    process::{PATIENCE, Server, output, tallymark, wait_until},
+    place::{PARTITIONS, Place},
+    process::{PATIENCE, tallymark, wait_until},
 };
 use crate::{stack, support_scylla};
 
-/// A topic, a keyspace and a prefix that nobody else has, on the tests' servers.
-struct Place {
-    topic: String,
-    keyspace: String,
-    flags: Vec<String>,
-}
-
-impl Place {
-    fn new() -> Self {
-        let topic = format!("e2e.{:016x}", rand::random::<u64>());
-        let keyspace = format!("e2e_{:016x}", rand::random::<u64>());
-        let mut flags = Vec::new();
-        for (flag, value) in [
-            ("--log", format!("kafka://{}/{topic}", stack::kafka())),
-            ("--store", support_scylla::url(&keyspace)),
-            ("--hot", format!("redis://{}", stack::redis())),
-            ("--set", format!("hot.prefix={topic}")),
-            ("--set", "log.replication=1".to_owned()),
-            ("--set", "log.partitions=4".to_owned()),
-            ("--set", "store.replication=1".to_owned()),
-            ("--set", "worker.session_timeout=6s".to_owned()),
-            ("--set", "worker.checkpoint_delay=1s".to_owned()),
-        ] {
-            flags.extend([flag.to_owned(), value]);
-        }
-        Self { topic, keyspace, flags }
-    }
-
-    /// With the topic and the tables made by the commands that an operator uses.
-    fn made() -> Self {
-        let place = Self::new();
-        for command in [["schema", "apply"], ["topic", "create"]] {
-            let (code, stdout, stderr) = place.command(&command);
-            assert_eq!(code, 0, "{command:?}: {stdout}{stderr}");
-        }
-        place
-    }
-
-    fn flags(&self) -> Vec<&str> {
-        self.flags.iter().map(String::as_str).collect()
-    }
-
-    fn command(&self, words: &[&str]) -> (i32, String, String) {
-        output(&mut tallymark(&[words, &self.flags()].concat()))
-    }
-
-    fn start(&self, role: &str) -> Server {
-        Server::run(role, &self.flags())
-    }
-}
+mod kafka_away;
+mod kills;
+mod redis_away;
+mod start;
+mod store_away;
+mod topic;
 
 /// What a user who knows the tables would ask: the whole counter, over the rows that the lanes keep of it.
 async fn total_by_cql(place: &Place, counter: &str) -> i64 {
@@ -76,7 +33,7 @@ async fn total_by_cql(place: &Place, counter: &str) -> i64 {
 
 #[test]
 fn an_access_log_sent_twice_through_kafka_into_cql_equals_the_recount_though_each_role_is_killed() {
-    let place = Place::made();
+    let place = Place::new().made();
     let (ingest, workers) = (place.start("ingest"), [place.start("worker"), place.start("worker")]);
     let file = access_log::file();
     let sending = ["send", file.to_str().unwrap(), "--format", "combined", "--url", &ingest.url];
@@ -132,13 +89,13 @@ fn kafka_s_own_tool_sees_no_lag(place: &Place) {
             .filter(|words| words.get(1) == Some(&place.topic.as_str()))
             .collect();
         // A partition that nobody has written to has no checkpoint, and nothing committed or 0.
-        lanes.len() == 4 && lanes.iter().all(|words| words[5] == "0" || (words[3] == "-" && words[4] == "0"))
+        lanes.len() == PARTITIONS && lanes.iter().all(|words| words[5] == "0" || (words[3] == "-" && words[4] == "0"))
     });
 }
 
 #[test]
 fn processes_share_one_hot_view_and_the_lanes_move_when_a_worker_leaves() {
-    let place = Place::made();
+    let place = Place::new().made();
     let (here, there) = (place.start("ingest"), place.start("ingest"));
     let (first, second) = (place.start("worker"), place.start("worker"));
     let increments =
@@ -159,32 +116,5 @@ fn processes_share_one_hot_view_and_the_lanes_move_when_a_worker_leaves() {
     });
     for server in [here, there, second] {
         assert!(server.stop().success());
-    }
-}
-
-#[test]
-fn what_is_missing_at_the_start_is_named_with_its_remedy() {
-    let place = Place::new();
-    let run = |place: &Place| {
-        let began = Instant::now();
-        let admin = ["run", "worker", "--admin-listen", "127.0.0.1:0"];
-        let (code, _, stderr) = place.command(&admin);
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
-        (code, stderr)
-    };
-    let (code, stderr) = run(&place);
-    assert!(code == 1 && stderr.contains("tallymark topic create"), "{code}: {stderr}");
-    let (code, stdout, stderr) = place.command(&["topic", "create"]);
-    assert!(code == 0 && stdout.contains("first start"), "{code}: {stdout}{stderr}");
-    let (code, stderr) = run(&place);
-    assert!(code == 1 && stderr.contains("tallymark schema apply"), "{code}: {stderr}");
-
-    for (flag, url) in [("--log", "kafka://127.0.0.1:9/nobody"), ("--store", "scylla://127.0.0.1:9/nobody")] {
-        let mut away = Place::made();
-        away.flags.extend([flag.to_owned(), url.to_owned()]);
-        let at = away.flags.iter().position(|word| word == flag).unwrap();
-        away.flags.drain(at..at + 2);
-        let (code, stderr) = run(&away);
-        assert!(code == 3 && stderr.contains("127.0.0.1:9"), "{flag} {url}: {code}: {stderr}");
     }
 }

@@ -34,8 +34,11 @@ impl Topic {
     }
 
     pub fn at(brokers: &str) -> Self {
-        let name = format!("test.{:016x}", rand::random::<u64>());
-        Self { brokers: brokers.to_owned(), name, made: Mutex::new(false) }
+        Self::named(brokers, &format!("test.{:016x}", rand::random::<u64>()))
+    }
+
+    pub fn named(brokers: &str, name: &str) -> Self {
+        Self { brokers: brokers.to_owned(), name: name.to_owned(), made: Mutex::new(false) }
     }
 
     pub fn servers(&self) -> Servers {

@@ -1,10 +1,7 @@
 //! Generations: the same for as long as a node runs, whatever becomes of the connections to it, and another one after it
 //! was started again.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tallymark::{
     retry::Kind,
@@ -15,8 +12,11 @@ use tallymark::{
     units::Span,
 };
 
-use super::{node::Node, trouble::Wire};
-use crate::support_scylla::{Keyspace, options, servers};
+use super::node::Node;
+use crate::{
+    support_scylla::{Keyspace, options, servers},
+    support_wire::Wire,
+};
 
 type Told = Vec<(String, Option<Generation>)>;
 
@@ -51,14 +51,14 @@ async fn until(what: &str, store: &Scylla, wanted: impl Fn(&Told) -> bool) -> To
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_was_lost_changes_no_generation() {
     let keyspace = Keyspace::applied().await;
-    let wire = Wire::new().await;
+    let wire = Wire::to_store().await;
     let through = servers(&format!("scylla://{}/{}", wire.address, keyspace.name));
     let options = Options { timeout: Span::from_millis(500), ..options() };
     let store = Scylla::open(&through, &options).await.unwrap();
     let before = until("all nodes answer", &store, is_whole).await;
-    wire.up.store(false, Ordering::Relaxed);
+    wire.cut();
     until("the wire is cut", &store, |told| told.iter().any(|(_, told)| told.is_none())).await;
-    wire.up.store(true, Ordering::Relaxed);
+    wire.mend();
     assert_eq!(until("all nodes answer again", &store, is_whole).await, before);
     let another = Scylla::open(&keyspace.servers, &options).await.unwrap();
     assert_eq!(ask(&another).await, before, "and whoever asks is told the same");

@@ -1,12 +1,6 @@
 //! Servers that are away, come back, or do not answer.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tallymark::{
     item::{Epoch, Namespace, Seq, Shard, Stamp},
@@ -14,14 +8,11 @@ use tallymark::{
     store::{Options, RowName, ShardKey, Store as _, TotalRow, scylla::Scylla},
     units::Span,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::net::TcpListener;
 
 use crate::{
-    stack,
     support_scylla::{Keyspace, options, servers},
+    support_wire::Wire,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,77 +34,10 @@ async fn servers_that_are_not_there_or_do_not_answer_are_named_within_ten_second
     }
 }
 
-/// Stands between the store and its server, and can be cut.
-pub struct Wire {
-    pub address: String,
-    pub up: Arc<AtomicBool>,
-    silent: Arc<AtomicBool>,
-    tasks: JoinSet<()>,
-}
-
-impl Wire {
-    pub async fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let server = stack::scylla().split(',').next().unwrap().to_owned();
-        let (up, silent) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
-        let mut tasks = JoinSet::new();
-        let (accepts, stalls) = (up.clone(), silent.clone());
-        tasks.spawn(async move {
-            let mut wires = JoinSet::new();
-            loop {
-                let (near, _) = listener.accept().await.unwrap();
-                if accepts.load(Ordering::Relaxed) {
-                    let far = TcpStream::connect(&server).await.unwrap();
-                    let (accepts, stalls) = (accepts.clone(), stalls.clone());
-                    wires.spawn(async move { copy(near, far, &accepts, &stalls).await });
-                }
-            }
-        });
-        Self { address, up, silent, tasks }
-    }
-}
-
-/// Copies both ways until the wire is cut; a silent one takes what is sent and gives no answer.
-async fn copy(near: TcpStream, far: TcpStream, up: &AtomicBool, silent: &AtomicBool) {
-    let mut buffer = vec![0; 1 << 16];
-    while up.load(Ordering::Relaxed) {
-        let moved = tokio::select! {
-            _ = near.readable() => pass(&near, &far, &mut buffer, false).await,
-            _ = far.readable() => pass(&far, &near, &mut buffer, silent.load(Ordering::Relaxed)).await,
-            // Looks whether it was cut.
-            () = tokio::time::sleep(Duration::from_millis(10)) => true,
-        };
-        if !moved {
-            return;
-        }
-    }
-}
-
-async fn pass(from: &TcpStream, to: &TcpStream, buffer: &mut [u8], lost: bool) -> bool {
-    let read = match from.try_read(buffer) {
-        Ok(0) => return false,
-        Ok(read) => read,
-        Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
-    };
-    let mut sent = if lost { read } else { 0 };
-    while sent < read {
-        if to.writable().await.is_err() {
-            return false;
-        }
-        match to.try_write(&buffer[sent..read]) {
-            Ok(bytes) => sent += bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return false,
-        }
-    }
-    true
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_was_away_or_silent_is_written_to_again_without_a_restart() {
     let keyspace = Keyspace::applied().await;
-    let wire = Wire::new().await;
+    let wire = Wire::to_store().await;
     let through = servers(&format!("scylla://{}/{}", wire.address, keyspace.name));
     let options = Options { timeout: Span::from_millis(500), ..options() };
     let store = Scylla::open(&through, &options).await.unwrap();
@@ -136,15 +60,15 @@ async fn a_store_that_was_away_or_silent_is_written_to_again_without_a_restart()
     };
     write(1).await.unwrap();
 
-    wire.silent.store(true, Ordering::Relaxed);
+    wire.hush();
     let started = Instant::now();
     let error = write(2).await.unwrap_err();
     assert!(error.kind == Kind::Transient && error.message.contains("store.timeout"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5));
-    wire.silent.store(false, Ordering::Relaxed);
+    wire.speak();
     recovered(3).await;
 
-    wire.up.store(false, Ordering::Relaxed);
+    wire.cut();
     let started = Instant::now();
     // A write that is under way when the wire is cut may have got through.
     while write(4).await.is_ok() {
@@ -152,9 +76,9 @@ async fn a_store_that_was_away_or_silent_is_written_to_again_without_a_restart()
     }
     let error = write(5).await.unwrap_err();
     assert_eq!(error.kind, Kind::Transient, "{error}");
-    wire.up.store(true, Ordering::Relaxed);
+    wire.mend();
     recovered(6).await;
-    drop(wire.tasks);
+    drop(wire);
     drop(store);
     keyspace.drop().await;
 }
