@@ -70,6 +70,9 @@ impl Topic {
         }
         let made = self.admin().create_topics([&new], &waiting()).await.unwrap();
         made[0].as_ref().unwrap();
+        // It is the controller that has answered: a broker knows of it a moment later.
+        let known = async || topic::check(&self.servers(), &Options::default(), &needs()).await.ok();
+        until("the broker knows the topic", known).await;
     }
 
     pub async fn delete(&self) {
