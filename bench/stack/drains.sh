@@ -14,14 +14,14 @@ fill() {
   say "$(grouped "$accepted") items are in the log, at $(grouped "$(field items_s)")/s"
 }
 
-# drain LABEL HOT ARG…: our worker on what is in the log, until all of it is stored.
+# drain LABEL HOT ARG…: our worker on what is in the log, until all of it is stored. With a label it is profiled.
 drain() {
   local label=$1 hot=$2
   shift 2
   # What the filling left to write is written before, not beside.
   sync
   ours worker worker "$hot"
-  profiled "$label" "${pid[worker]}" 3 10
+  [ -z "$label" ] || profiled "$label" "${pid[worker]}" 3 8
   asked drain --server "${admin[worker]}" --items "$accepted" --timeout 240 --process "worker=${pid[worker]}" "${watched[@]}" "$@"
   stop worker
   report_profile
@@ -32,13 +32,13 @@ costs_of_drain() {
     "$(calc "$(field worker_us_item)" 2)" "$(calc "$(field store_cores)")" "$(calc "$(field worker_cores)")" "$(calc "$(field worker_rss_max_mib)" 0)"
 }
 
-# increments SERIES HOT ITEMS: a whole backlog, from an empty topic to the check of the total.
+# increments SERIES HOT ITEMS [LABEL]: a whole backlog, from an empty topic to the check of the total.
 increments() {
-  local series=$1 hot=$2 items=$3 total
+  local series=$1 hot=$2 items=$3 label=${4:-} total
   fresh
   start_ingest ingest "$hot"
   fill ingest "$items" --series "$series"
-  drain "worker-$series-$hot" "$hot" --count rows=tallymark_store_rows_total --count mutations=tallymark_store_mutations_total
+  drain "$label" "$hot" --count rows=tallymark_store_rows_total --count mutations=tallymark_store_mutations_total
   total=$(get "${public[ingest]}" '/v1/counters/page_views?consistency=stored' | sed -n 's/.*"total": *\([0-9]*\).*/\1/p')
   [ "$total" = "$accepted" ] || fail "$accepted increments were accepted, and the store has ${total:-none}"
   stop ingest
@@ -62,7 +62,7 @@ plain_increments() { # SERIES ITEMS
 part_backlog() {
   local series hot plain_rate load
   say "warming up: backlogs that are not shown"
-  increments 100000 none "$backlog_warm"
+  increments 100000 none "$backlog_warm" backlog
   $quick || plain_increments 100000 "$plain_warm"
   for series in "${series_of[@]}"; do
     load="16-byte ids, 3 tags, times, zipf 1.1 over $(grouped "$series") series"
@@ -81,11 +81,11 @@ part_backlog() {
   done
 }
 
-backlog_of_events() { # subjects, events
+backlog_of_events() { # subjects, events, label of a profile
   fresh
   start_ingest ingest none
   fill ingest "$2" --events --subjects "$1"
-  drain "worker-events-$1" none --count 'rows=tallymark_store_rows_total{table="events"}'
+  drain "${3:-}" none --count 'rows=tallymark_store_rows_total{table="events"}'
   holds "$(field rows) == $accepted" || fail "$accepted events were accepted, and $(field rows) were stored"
   stop ingest
 }
@@ -97,7 +97,7 @@ part_events() {
     if [ "$subjects" != 0 ]; then what='1,000 subjects' least=60000 items=$((events * 2)); fi
     say "a backlog of events, $what"
     # A third as many before, to warm what writes events.
-    $quick || backlog_of_events "$subjects" $((items / 3))
+    $quick || backlog_of_events "$subjects" $((items / 3)) "events-$subjects"
     backlog_of_events "$subjects" "$items"
     row "events, log to store, $what" "$(grouped "$items") events with small properties, a row in both tables" "≥ $(grouped $least)/s" \
       "$(grouped "$(field items_s)")/s; $(costs_of_drain)" "$(verdict "$(field items_s) >= $least")"

@@ -48,11 +48,7 @@ declare -A peak=() answers=() spread=()
 # one_peak KIND NAME: a closed loop.
 one_peak() {
   local kind=$1 name=$2
-  if [ "$name" != plain ] && [ "$name" != turns ]; then
-    profiled "ingest-$kind-$name" "${pid[$name]}" "$warmup" "$seconds"
-  fi
   load "$name" "$seconds" --batch "$(size_of "$kind")"
-  report_profile
   say "$(what_of "$kind"), $(shown "$name"): $(grouped "$(field items_s)")/s, p99 $(calc "$(field p99_ms)" 1) ms; $(cores)$(trouble)"
   rates[$name]+="$(field items_s)"$'\n'
   answers[$name$'\n'"$(field items_s)"]=$answer
@@ -62,7 +58,11 @@ peaks() {
   local kind=$1 round name names=("${hots[@]}" plain)
   [ "$kind" = batch ] && names+=(turns)
   declare -A rates=()
-  for name in "${names[@]}"; do load "$name" "$warmup" --batch "$(size_of "$kind")"; done
+  for name in "${names[@]}"; do
+    if $profile; then profiled "$kind-$name" "${pid[$name]}" "$warmup" "$seconds"; fi
+    load "$name" "$($profile && echo "$seconds" || echo "$warmup")" --batch "$(size_of "$kind")"
+    report_profile
+  done
   for ((round = 1; round <= rounds; round++)); do
     for name in "${names[@]}"; do
       # Once is enough for what is slowest.

@@ -62,13 +62,15 @@ launch() {
   local name=$1
   shift
   log[$name]=$work/stack-$name.log
+  # Before it runs: it is read as soon as this returns.
+  : > "${log[$name]}"
   "$@" > "${log[$name]}" 2>&1 &
   pid[$name]=$!
 }
 # listens NAME WHAT: waits until it has said where, and prints that.
 listens() {
-  local left=300 where
-  while where=$(address "${log[$1]}" "$2") && [ -z "$where" ]; do
+  local left=300 where=''
+  until where=$(address "${log[$1]}" "$2") && [ -n "$where" ]; do
     alive "$1"
     [ $((left -= 1)) -gt 0 ] || fail "$1 does not listen after 30 s; its log is ${log[$1]}"
     sleep 0.1
@@ -123,20 +125,26 @@ asked() {
   answer=$(timeout 300 "$asker" "$@") || fail "the watcher failed: $asker $*"
 }
 
-# profiled LABEL PID DELAY SECONDS: looks at a process beside what comes next, after the delay; `report_profile` ends it.
-profiler='' profile_label=''
+# profiled LABEL PID DELAY SECONDS: looks at the whole machine beside what comes next, after the delay; `report_profile` ends
+# it and writes who ran, and in which functions our process did. Only beside loads that are not counted.
+profiler='' profile_label='' profile_pid=''
 profiled() {
   $profile || return 0
   mkdir -p "$profiles"
-  (sleep "$3" && exec perf record -q -F 299 -g -p "$2" -o "$profiles/$1.data" -- sleep "$4" > /dev/null 2>&1) &
-  profiler=$! profile_label=$1
+  (sleep "$3" && exec perf record -q -F 299 -a -g -o "$profiles/$1.data" -- sleep "$4" > /dev/null 2>&1) &
+  profiler=$! profile_label=$1 profile_pid=$2
 }
 report_profile() {
   [ -n "$profiler" ] || return 0
   wait "$profiler" || true
   profiler=''
-  perf report -i "$profiles/$profile_label.data" --no-children -g none --sort symbol --stdio 2> /dev/null \
-    | grep -v '^#' | grep -v '^$' | head -n 40 > "$profiles/$profile_label.txt" || true
-  perf report -i "$profiles/$profile_label.data" --no-children -g none --sort comm --stdio 2> /dev/null \
-    | grep -v '^#' | grep -v '^$' | head -n 12 >> "$profiles/$profile_label.txt" || true
+  local report=(perf report -i "$profiles/$profile_label.data" --no-children -g none --stdio)
+  {
+    echo "who ran: share of all samples, program, thread"
+    "${report[@]}" --sort pid,comm | head -n 40
+    echo "our process: share of all samples, symbol"
+    "${report[@]}" --pid "$profile_pid" --sort symbol | head -n 60
+    echo "our process: share of all samples, thread"
+    "${report[@]}" --pid "$profile_pid" --sort comm | head -n 20
+  } 2> /dev/null | grep -v '^#' | grep -v '^$' > "$profiles/$profile_label.txt" || true
 }
