@@ -91,7 +91,7 @@ ours() {
   local role=$1 name=$2 hot=$3
   shift 3
   launch "$name" "$binary" run "$role" --log "kafka://$kafka/$topic" --store "scylla://$nodes/$keyspace" --hot "$(hot_url "$hot")" \
-    --set "hot.prefix=bench$number" --log-format json --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "$@"
+    --set "hot.prefix=bench$number" --log-format json --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 "${settings[@]}" "$@"
   admin[$name]=$(listens "$name" admin)
 }
 start_ingest() { # NAME HOT FLAG…
