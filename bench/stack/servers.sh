@@ -141,10 +141,13 @@ report_profile() {
   local report=(perf report -i "$profiles/$profile_label.data" --no-children -g none --stdio)
   {
     echo "who ran: share of all samples, program, thread"
-    "${report[@]}" --sort pid,comm | head -n 40
+    "${report[@]}" --sort pid,comm | listed 30
     echo "our process: share of all samples, symbol"
-    "${report[@]}" --pid "$profile_pid" --sort symbol | head -n 60
+    "${report[@]}" --pid "$profile_pid" --sort symbol | listed 50
     echo "our process: share of all samples, thread"
-    "${report[@]}" --pid "$profile_pid" --sort comm | head -n 20
-  } 2> /dev/null | grep -v '^#' | grep -v '^$' > "$profiles/$profile_label.txt" || true
+    "${report[@]}" --pid "$profile_pid" --sort comm | listed 10
+  } 2> /dev/null > "$profiles/$profile_label.txt"
+}
+listed() { # so many of a report's lines; it reads them all, so that nothing is written to a pipe that has ended
+  awk -v most="$1" '/^#/ || /^$/ { next } seen++ < most { sub(/[ -]*$/, ""); print }'
 }
