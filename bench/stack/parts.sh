@@ -53,10 +53,9 @@ one_peak() {
   rates[$name]+="$(field items_s)"$'\n'
   answers[$name$'\n'"$(field items_s)"]=$answer
 }
-# peaks KIND: all ingests in turns, several rounds; what counts is the middle one of each.
+# peaks KIND ROUNDS INGEST…: these in turns, so many rounds; what counts is the middle one of each.
 peaks() {
-  local kind=$1 round name names=("${hots[@]}" plain)
-  [ "$kind" = batch ] && names+=(turns)
+  local kind=$1 rounds=$2 round name names=("${@:3}")
   declare -A rates=()
   for name in "${names[@]}"; do
     if $profile; then profiled "$kind-$name" "${pid[$name]}" "$warmup" "$seconds"; fi
@@ -77,9 +76,9 @@ peaks() {
 }
 need_peaks() {
   [ -z "${peak[$1plain]:-}" ] || return 0
-  say "the peak of $(what_of "$1") is needed first"
+  say "the peak of $(what_of "$1") is needed first: one round"
   doors
-  peaks "$1"
+  peaks "$1" 1 "${hots[@]}" plain
 }
 
 closed_loop() { # kind, target in words, and as a condition on `rate` and `cost`
@@ -87,7 +86,7 @@ closed_loop() { # kind, target in words, and as a condition on `rate` and `cost`
   [ "$kind" = single ] || names+=(turns)
   say "$(what_of "$kind"), closed loop"
   doors
-  peaks "$kind"
+  peaks "$kind" "$rounds" "${names[@]}"
   for name in "${names[@]}"; do
     answer=${answers[$kind$name]} rate=${peak[$kind$name]}
     local figure met='' aim=''
