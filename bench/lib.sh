@@ -99,4 +99,10 @@ trouble() { # what went wrong besides being slow
     if holds "$(field $name) > 0"; then text+=" $(calc "$(field $name)" 0) $name"; fi
   done
   [ -z "$text" ] || printf ';%s (%s)' "$text" "$(field statuses)"
+  others
+}
+others() { # what nobody of ours took, when it is so much that the figures are not to be believed
+  local cores
+  cores=$(field others_cores)
+  if holds "${cores:-0} > 0.3"; then printf '; OTHERS TOOK %s CORES' "$(calc "$cores" 1)"; fi
 }

@@ -58,6 +58,16 @@ impl Process {
     }
 }
 
+/// CPU time of the whole machine so far, whoever had it: what it was not idle. What others take is missing to us.
+pub fn machine() -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks = fields.map(str::parse::<u64>).collect::<Result<Vec<_>, _>>().context("/proc/stat counts")?;
+    // Idle, and idle while a disk is waited for. What follows the eighth is counted in the first two as well.
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    Ok(Duration::from_secs_f64((ticks.iter().take(8).sum::<u64>() - idle) as f64 / TICKS_A_SECOND))
+}
+
 /// The body of what a server answers with 200.
 pub fn get(server: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;

@@ -58,6 +58,11 @@ impl Report {
                 }
             }
         }
+        if let Some(machine) = watched.machine {
+            let known: Duration = server.iter().chain(&watched.processes).map(|(_, seen)| seen.cpu).sum();
+            let others = machine.saturating_sub(known + run.cpu);
+            figures.push(("others_cores".to_owned(), others.as_secs_f64() / seconds));
+        }
         if let Some((_, server)) = &server {
             rss_mib = server.rss_mib.iter().map(|rss| format!("{rss:.0}")).collect::<Vec<_>>().join(" ");
         }

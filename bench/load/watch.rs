@@ -51,6 +51,8 @@ pub struct Watched {
     pub server: Option<Seen>,
     /// The other processes, by name.
     pub processes: Vec<(String, Seen)>,
+    /// The whole machine's CPU time.
+    pub machine: Option<Duration>,
     /// The lag.
     pub lag: Option<Lag>,
     /// Quantiles of the servers' own histograms, by name: of a half, of 99 in a hundred, in milliseconds.
@@ -84,6 +86,7 @@ pub struct Lag {
 struct Mark {
     at: Instant,
     cpu: Vec<Option<Duration>>,
+    machine: Option<Duration>,
     shown: Vec<Option<Buckets>>,
 }
 
@@ -154,6 +157,7 @@ impl Watch {
         Mark {
             at: Instant::now(),
             cpu: self.processes.iter().map(|process| process.cpu().ok()).collect(),
+            machine: probe::machine().ok(),
             shown: self.shown.iter().map(|shown| shown.read().ok()).collect(),
         }
     }
@@ -195,6 +199,7 @@ impl Watch {
         Watched {
             server: self.has_server.then(|| process(0)).flatten(),
             processes: others.filter_map(|at| Some((self.processes[at].name.clone(), process(at)?))).collect(),
+            machine: begin.machine.zip(end.machine).map(|(begin, end)| end.saturating_sub(begin)),
             lag: course(&looks.lag),
             shown: self.shown.iter().enumerate().filter_map(quantiles).collect(),
         }

@@ -44,6 +44,7 @@ struct Look {
     applied: f64,
     counts: Vec<f64>,
     cpu: Vec<Duration>,
+    machine: Duration,
     rss_mib: Vec<f64>,
 }
 
@@ -58,6 +59,7 @@ impl Options {
             applied: sum(&self.applied),
             counts: self.counts.iter().map(metric).collect::<Result<_, _>>()?,
             cpu: self.processes.iter().map(Process::cpu).collect::<Result<_, _>>()?,
+            machine: probe::machine()?,
             rss_mib: self.processes.iter().map(|process| process.rss_mib().unwrap_or_default()).collect(),
         })
     }
@@ -106,11 +108,14 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<(String, f64)>> {
         let name = count.split_once('=').map_or("", |(name, _)| name);
         figures.push((name.to_owned(), end.counts[at] - begin.counts[at]));
     }
+    let mut others = (end.machine.saturating_sub(begin.machine)).as_secs_f64();
     for (at, Process { name, .. }) in options.processes.iter().enumerate() {
         let cpu = (end.cpu[at].saturating_sub(begin.cpu[at])).as_secs_f64();
+        others -= cpu;
         figures.push((format!("{name}_cores"), cpu / seconds));
         figures.push((format!("{name}_us_item"), cpu * 1e6 / items));
         figures.push((format!("{name}_rss_max_mib"), most_mib[at]));
     }
+    figures.push(("others_cores".to_owned(), others.max(0.0) / seconds));
     Ok(figures)
 }

@@ -30,6 +30,7 @@ costs_of_drain() {
   printf 'CPU µs each: Cassandra %s, Kafka %s, Redis %s, worker %s; cores: Cassandra %s, worker %s; worker %s MiB' \
     "$(calc "$(field store_us_item)" 2)" "$(calc "$(field kafka_us_item)" 2)" "$(calc "$(field redis_us_item)" 2)" \
     "$(calc "$(field worker_us_item)" 2)" "$(calc "$(field store_cores)")" "$(calc "$(field worker_cores)")" "$(calc "$(field worker_rss_max_mib)" 0)"
+  others
 }
 
 # increments SERIES HOT ITEMS [LABEL]: a whole backlog, from an empty topic to the check of the total.
