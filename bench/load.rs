@@ -1,4 +1,4 @@
-//! The load generator: increments over HTTP/1.1 to a running ingest, as fast as it answers or at a given rate.
+//! The load generator: increments or events over HTTP/1.1 to a running ingest, as fast as it answers or at a given rate.
 //!
 //! `bench/run` drives it; by hand: `cargo bench --bench load -- --url http://127.0.0.1:8080 --batch 100 --rate 200000`.
 //!
@@ -8,7 +8,9 @@
 //! Requests are rendered once and patched in place, so that the generator takes little of the machine it shares.
 
 mod cpu;
+mod histogram;
 mod load {
+    pub mod buckets;
     pub mod client;
     pub mod options;
     pub mod pace;
@@ -16,6 +18,7 @@ mod load {
     pub mod request;
     pub mod watch;
 }
+mod probe;
 mod workload;
 
 use std::sync::Arc;

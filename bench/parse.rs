@@ -50,7 +50,7 @@ impl Steps {
     fn new(ids: bool, rounds: usize) -> Self {
         let now_ms = tallymark::clock::now_ms();
         let zipf = Zipf::new(SERIES, 1.1);
-        let mut request = Request::new(Shape { batch: BATCH, ids, hot_skip: false }, "localhost", 7);
+        let mut request = Request::new(Shape { batch: BATCH, ids, hot_skip: false, subjects: None }, "localhost", 7);
         let mut body = || {
             let bytes = request.next(&zipf, now_ms.unsigned_abs());
             let text = std::str::from_utf8(bytes).expect("a request is text");

@@ -190,7 +190,7 @@ fn parse(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
     group.throughput(Throughput::Elements(BATCH as u64));
     for (what, ids) in [("with ids", true), ("without ids", false)] {
-        let mut request = Request::new(Shape { batch: BATCH, ids, hot_skip: false }, "localhost", 7);
+        let mut request = Request::new(Shape { batch: BATCH, ids, hot_skip: false, subjects: None }, "localhost", 7);
         let text = std::str::from_utf8(request.next(&zipf, now_ms.unsigned_abs())).expect("a request is text");
         let body = text.split_once("\r\n\r\n").expect("a head and a body").1;
         let mut batch = Batch::default();

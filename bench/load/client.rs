@@ -13,11 +13,10 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use super::{
     options::Options,
     pace::{Due, Pace},
-    report::Histogram,
     request::Request,
     watch::Watch,
 };
-use crate::{cpu, workload::Zipf};
+use crate::{cpu, histogram::Histogram, workload::Zipf};
 
 /// How long answers are awaited after the last request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +32,8 @@ pub struct Run {
     pub lateness: Histogram,
     /// Answers within the measured time, by status.
     pub statuses: BTreeMap<u16, u64>,
+    /// Requests that were accepted at any time, before and after it too.
+    pub accepted: u64,
     /// Connections that the server closed.
     pub closed: u64,
     /// Requests that were due and found no connection idle in time.
@@ -111,7 +112,8 @@ pub fn run(options: &Options, target: &SocketAddr, zipf: &Zipf, watch: &Watch) -
     let start = Instant::now();
     client.begin = start + options.warmup();
     client.end = client.begin + options.measured();
-    let mut pace = Pace::new(start, client.end, options.rate.map(|rate| rate / options.batch as f64));
+    let most = options.items.map(|items| items.div_ceil(options.batch as u64));
+    let mut pace = Pace::new(start, client.end, options.rate.map(|rate| rate / options.batch as f64), most);
     let mut cpu_at_begin = None;
     let mut events = Events::with_capacity(1024);
     loop {
@@ -124,6 +126,10 @@ pub fn run(options: &Options, target: &SocketAddr, zipf: &Zipf, watch: &Watch) -
             break;
         }
         let wake = client.send(&mut pace)?.min(client.end);
+        if pace.is_spent() && client.idle.len() == client.connections.len() {
+            client.end = Instant::now();
+            break;
+        }
         client.wait(&mut events, wake)?;
     }
     client.run.cpu = cpu::process() - cpu_at_begin.unwrap_or_default();
@@ -236,6 +242,7 @@ impl Client<'_> {
                 if due >= self.begin {
                     self.run.latency.record(now - due);
                 }
+                self.run.accepted += u64::from(status / 100 == 2);
                 if (self.begin..self.end).contains(&now) {
                     *self.run.statuses.entry(status).or_default() += 1;
                 }

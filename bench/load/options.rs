@@ -5,9 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Context as _;
 use clap::Parser;
 
-use super::request::Shape;
+use super::{request::Shape, watch::Shown};
+use crate::probe::Process;
 
-/// Sends increments to an ingest and says how it answered.
+/// Sends increments, or events, to an ingest and says how it answered.
 #[derive(Parser, Debug)]
 pub struct Options {
     /// Where to: http://ADDRESS:PORT of the public port
@@ -28,6 +29,15 @@ pub struct Options {
     /// Seconds of the same load before that
     #[arg(long, default_value_t = 2.0)]
     pub warmup: f64,
+    /// Stop after so many items, all of them answered; give --warmup 0 to measure them all
+    #[arg(long)]
+    pub items: Option<u64>,
+    /// Send events with small properties instead of increments
+    #[arg(long)]
+    pub events: bool,
+    /// Different subjects of events, drawn all alike; 0: a new one for each
+    #[arg(long, default_value_t = 0)]
+    pub subjects: u64,
     /// Different series
     #[arg(long, default_value_t = 100_000)]
     pub series: usize,
@@ -46,6 +56,12 @@ pub struct Options {
     /// The server's process, to watch its CPU time and memory
     #[arg(long)]
     pub pid: Option<u32>,
+    /// Another process to watch, NAME=PID; may be repeated
+    #[arg(long = "process", value_name = "NAME=PID")]
+    pub processes: Vec<Process>,
+    /// A histogram on a server's /metrics, NAME=ADDRESS:PORT/METRIC: its quantiles over the measured time; may be repeated
+    #[arg(long = "histogram", value_name = "NAME=ADDRESS:PORT/METRIC")]
+    pub shown: Vec<Shown>,
     /// One line of flat JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -58,6 +74,7 @@ impl Options {
     /// The address and the `Host` to send to.
     pub fn target(&self) -> anyhow::Result<Option<SocketAddr>> {
         anyhow::ensure!(self.connections >= 1 && self.batch >= 1, "--connections and --batch are at least 1");
+        anyhow::ensure!(!self.events || !self.no_ids, "--events have ids: ingest would make them otherwise");
         anyhow::ensure!(self.rate.is_none_or(|rate| rate > 0.0), "--rate is more than 0");
         let Some(url) = &self.url else { return Ok(None) };
         let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
@@ -66,7 +83,8 @@ impl Options {
 
     /// What its requests look like.
     pub fn shape(&self) -> Shape {
-        Shape { batch: self.batch, ids: !self.no_ids, hot_skip: self.hot_skip }
+        let subjects = self.events.then_some(self.subjects);
+        Shape { batch: self.batch, ids: !self.no_ids, hot_skip: self.hot_skip, subjects }
     }
 
     /// The load before the measurement.

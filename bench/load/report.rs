@@ -4,56 +4,9 @@ use std::{fmt, time::Duration};
 
 use super::{client::Run, options::Options, watch::Watched};
 
-/// Durations, in buckets whose width is below a hundredth of their value.
-#[derive(Default)]
-pub struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
-    max: Duration,
-}
-
-/// Buckets of each power of two.
-const PRECISION: u32 = 7;
-
-impl Histogram {
-    /// Counts one.
-    pub fn record(&mut self, duration: Duration) {
-        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        // 0 for what has a bucket of its own, then one more for each doubling of the buckets' width.
-        let power = u64::BITS - (ns >> PRECISION).leading_zeros();
-        let within = (ns >> power.saturating_sub(1)) & ((1 << PRECISION) - 1);
-        let index = ((u64::from(power) << PRECISION) + within) as usize;
-        if self.counts.len() <= index {
-            self.counts.resize(index + 1, 0);
-        }
-        self.counts[index] += 1;
-        self.total += 1;
-        self.max = self.max.max(duration);
-    }
-
-    /// The duration, in milliseconds, that this share did not exceed.
-    pub fn quantile_ms(&self, share: f64) -> f64 {
-        let rank = (self.total as f64 * share).ceil() as u64;
-        let mut seen = 0;
-        let bucket = self.counts.iter().position(|count| {
-            seen += count;
-            seen >= rank.max(1)
-        });
-        let Some(index) = bucket else { return 0.0 };
-        let (power, within) = (index as u64 >> PRECISION, index as u64 & ((1 << PRECISION) - 1));
-        let upper = if power == 0 { within + 1 } else { ((1 << PRECISION) + within + 1) << (power - 1) };
-        (upper as f64 / 1e6).min(self.max_ms())
-    }
-
-    /// The longest, in milliseconds.
-    pub fn max_ms(&self) -> f64 {
-        self.max.as_secs_f64() * 1e3
-    }
-}
-
 /// Named figures.
 pub struct Report {
-    figures: Vec<(&'static str, f64)>,
+    figures: Vec<(String, f64)>,
     statuses: String,
     rss_mib: String,
 }
@@ -66,7 +19,7 @@ impl Report {
         let accepted: u64 = run.statuses.iter().filter(|(status, _)| **status / 100 == 2).map(|(_, count)| count).sum();
         let items = accepted * options.batch as u64;
         let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count.max(1) as f64;
-        let mut figures = vec![
+        let mut figures: Vec<(String, f64)> = [
             ("connections", options.connections as f64),
             ("batch", options.batch as f64),
             ("series", options.series as f64),
@@ -75,6 +28,7 @@ impl Report {
             ("seconds", seconds),
             ("requests_s", accepted as f64 / seconds),
             ("items_s", items as f64 / seconds),
+            ("accepted_items", (run.accepted * options.batch as u64) as f64),
             ("p50_ms", run.latency.quantile_ms(0.5)),
             ("p99_ms", run.latency.quantile_ms(0.99)),
             ("p999_ms", run.latency.quantile_ms(0.999)),
@@ -87,24 +41,43 @@ impl Report {
             ("own_cpu_s", run.cpu.as_secs_f64()),
             ("own_us_request", each(run.cpu, answers)),
             ("own_us_item", each(run.cpu, items)),
-        ];
-        if let Some(cpu) = watched.cpu {
-            figures.extend([("server_cores", cpu.as_secs_f64() / seconds), ("server_us_item", each(cpu, items))]);
-        }
+        ]
+        .map(|(name, figure)| (name.to_owned(), figure))
+        .into();
         let mut rss_mib = String::new();
-        if let [first, .., last] = watched.rss_mib[..] {
-            let max = watched.rss_mib.iter().fold(0.0, |max: f64, rss| max.max(*rss));
-            figures.extend([("rss_begin_mib", first), ("rss_end_mib", last), ("rss_max_mib", max)]);
-            rss_mib = watched.rss_mib.iter().map(|rss| format!("{rss:.0}")).collect::<Vec<_>>().join(" ");
+        let server = watched.server.map(|server| ("server".to_owned(), server));
+        for (name, seen) in server.iter().chain(&watched.processes) {
+            figures.push((format!("{name}_cores"), seen.cpu.as_secs_f64() / seconds));
+            figures.push((format!("{name}_us_item"), each(seen.cpu, items)));
+            if let [first, .., last] = seen.rss_mib[..] {
+                let max = seen.rss_mib.iter().fold(0.0, |max: f64, rss| max.max(*rss));
+                // The server's have had the short names from the start.
+                let prefix = if name == "server" { String::new() } else { format!("{name}_") };
+                for (of, rss) in [("begin", first), ("end", last), ("max", max)] {
+                    figures.push((format!("{prefix}rss_{of}_mib"), rss));
+                }
+            }
+        }
+        if let Some(machine) = watched.machine {
+            let known: Duration = server.iter().chain(&watched.processes).map(|(_, seen)| seen.cpu).sum();
+            let others = machine.saturating_sub(known + run.cpu);
+            figures.push(("others_cores".to_owned(), others.as_secs_f64() / seconds));
+        }
+        if let Some((_, server)) = &server {
+            rss_mib = server.rss_mib.iter().map(|rss| format!("{rss:.0}")).collect::<Vec<_>>().join(" ");
+        }
+        for (name, half, most) in watched.shown {
+            figures.extend([(format!("{name}_p50_ms"), half), (format!("{name}_p99_ms"), most)]);
         }
         if let Some(lag) = watched.lag {
-            figures.extend([
+            let lag = [
                 ("lag_begin_s", lag.begin),
                 ("lag_end_s", lag.end),
                 ("lag_max_s", lag.max),
                 ("lag_slope", lag.slope),
                 ("lag_end_packs", lag.packs),
-            ]);
+            ];
+            figures.extend(lag.map(|(name, figure)| (name.to_owned(), figure)));
         }
         let statuses = run.statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect::<Vec<_>>();
         Self { figures, statuses: statuses.join(", "), rss_mib }

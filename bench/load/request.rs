@@ -15,17 +15,22 @@ pub struct Shape {
     pub ids: bool,
     /// Whether the hot view is asked to be written around.
     pub hot_skip: bool,
+    /// Events instead of increments, of so many subjects; 0: each of its own.
+    pub subjects: Option<u64>,
 }
 
 /// Where in an item what changes begins.
 struct Places {
-    country: usize,
-    method: usize,
-    path: usize,
+    what: What,
     time: usize,
     id: Option<usize>,
     /// From one item to the next.
     step: usize,
+}
+
+enum What {
+    Increment { country: usize, method: usize, path: usize },
+    Event { subject: usize, subjects: u64 },
 }
 
 /// A request's bytes, patched anew for every sending.
@@ -41,28 +46,35 @@ pub struct Request {
 impl Request {
     /// A request to this host. What it draws follows from the seed.
     pub fn new(shape: Shape, host: &str, seed: u64) -> Self {
-        let mut item = format!(
-            r#"{{"counter":"{COUNTER}","tags":{{"country":"..","method":"...","path":"/p/{:.<DIGITS$}"}},"time":{:.<TIME_DIGITS$}"#,
-            "", "",
-        );
+        let mut item = match shape.subjects {
+            None => format!(
+                r#"{{"counter":"{COUNTER}","tags":{{"country":"..","method":"...","path":"/p/{:.<DIGITS$}"}},"time":{:.<TIME_DIGITS$}"#,
+                "", "",
+            ),
+            Some(_) => format!(
+                r#"{{"name":"signup","subject":"user-{:.<ID_DIGITS$}","properties":{{"plan":"pro","page":"/docs"}},"time":{:.<TIME_DIGITS$}"#,
+                "", "",
+            ),
+        };
         if shape.ids {
             item += &format!(r#","id":"{:.<ID_DIGITS$}""#, "");
         }
         item.push('}');
         let find = |what: &str| item.find(what).map(|at| at + what.len());
-        let places = Places {
-            country: find(r#""country":""#).expect("it is there"),
-            method: find(r#""method":""#).expect("it is there"),
-            path: find("/p/").expect("it is there"),
-            time: find(r#""time":"#).expect("it is there"),
-            id: find(r#""id":""#),
-            step: item.len() + 1,
+        let place = |what: &str| find(what).expect("it is there");
+        let what = match shape.subjects {
+            None => {
+                What::Increment { country: place(r#""country":""#), method: place(r#""method":""#), path: place("/p/") }
+            }
+            Some(subjects) => What::Event { subject: place(r#""user-"#), subjects },
         };
+        let places = Places { what, time: place(r#""time":"#), id: find(r#""id":""#), step: item.len() + 1 };
         let (open, close) = if shape.batch == 1 { ("", "") } else { ("[", "]") };
         let body = format!("{open}{}{close}", vec![item; shape.batch].join(","));
+        let route = if shape.subjects.is_some() { "events" } else { "increments" };
         let query = if shape.hot_skip { "?hot=skip" } else { "" };
         let head = format!(
-            "POST /v1/increments{query} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "POST /v1/{route}{query} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len(),
         );
         Self {
@@ -83,14 +95,22 @@ impl Request {
             *digit += (rest % 10) as u8;
             rest /= 10;
         }
-        let Places { country, method, path, time: time_at, id, step } = self.places;
-        for item in self.bytes[self.first..].chunks_mut(step).take(self.items) {
-            let series = Series(zipf.draw(&mut self.random));
-            item[country..][..2].copy_from_slice(&series.country());
-            item[method..][..3].copy_from_slice(series.method());
-            item[path..][..DIGITS].copy_from_slice(&series.digits());
-            item[time_at..][..TIME_DIGITS].copy_from_slice(&time);
-            if let Some(id) = id {
+        let Places { what, time: time_at, id, step } = &self.places;
+        for item in self.bytes[self.first..].chunks_mut(*step).take(self.items) {
+            match *what {
+                What::Increment { country, method, path } => {
+                    let series = Series(zipf.draw(&mut self.random));
+                    item[country..][..2].copy_from_slice(&series.country());
+                    item[method..][..3].copy_from_slice(series.method());
+                    item[path..][..DIGITS].copy_from_slice(&series.digits());
+                }
+                What::Event { subject, subjects } => {
+                    let drawn = self.random.draw();
+                    hex(drawn.checked_rem(subjects).unwrap_or(drawn), &mut item[subject..][..ID_DIGITS]);
+                }
+            }
+            item[*time_at..][..TIME_DIGITS].copy_from_slice(&time);
+            if let Some(id) = *id {
                 hex(self.ids.draw(), &mut item[id..][..ID_DIGITS]);
             }
         }

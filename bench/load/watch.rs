@@ -1,8 +1,8 @@
-//! Looks at the server while the load runs: its CPU time, its memory, its lag.
+//! Looks at the servers while the load runs: their CPU time, their memory, the lag, the histograms that they keep.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
+    str::FromStr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,22 +13,59 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::options::Options;
+use super::{buckets::Buckets, options::Options};
+use crate::probe::{self, Process};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(250);
-/// The kernel tells CPU times in hundredths of a second.
-const TICKS_A_SECOND: f64 = 100.0;
+
+/// A histogram that a server shows on `/metrics`, and what the report calls it: `NAME=ADDRESS:PORT/METRIC`.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    name: String,
+    server: SocketAddr,
+    metric: String,
+}
+
+impl FromStr for Shown {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=').and_then(|(name, rest)| Some((name, rest.split_once('/')?)));
+        let (name, (server, metric)) = parts.ok_or("expected NAME=ADDRESS:PORT/METRIC")?;
+        let server = server.parse().map_err(|error| format!("{server}: {error}"))?;
+        Ok(Self { name: name.to_owned(), server, metric: metric.to_owned() })
+    }
+}
+
+impl Shown {
+    fn read(&self) -> anyhow::Result<Buckets> {
+        Ok(Buckets::read(&probe::get(self.server, "/metrics")?, &self.metric))
+    }
+}
 
 /// What was seen from begin to end.
 #[derive(Default)]
 pub struct Watched {
-    /// CPU time of the server.
-    pub cpu: Option<Duration>,
-    /// Its resident memory, every quarter of a second; every minute of a long run.
-    pub rss_mib: Vec<f64>,
-    /// Its lag.
+    /// The server: CPU time, and resident memory every quarter of a second; every minute of a long run.
+    pub server: Option<Seen>,
+    /// The other processes, by name.
+    pub processes: Vec<(String, Seen)>,
+    /// The whole machine's CPU time.
+    pub machine: Option<Duration>,
+    /// The lag.
     pub lag: Option<Lag>,
+    /// Quantiles of the servers' own histograms, by name: of a half, of 99 in a hundred, in milliseconds.
+    pub shown: Vec<(String, f64, f64)>,
+}
+
+/// A process in the course of the run.
+#[derive(Default)]
+pub struct Seen {
+    /// CPU time that it took.
+    pub cpu: Duration,
+    /// Its resident memory.
+    pub rss_mib: Vec<f64>,
 }
 
 /// The lag in the course of the run.
@@ -45,21 +82,31 @@ pub struct Lag {
     pub packs: f64,
 }
 
+/// What is noted at the begin, and again at the end.
+struct Mark {
+    at: Instant,
+    cpu: Vec<Option<Duration>>,
+    machine: Option<Duration>,
+    shown: Vec<Option<Buckets>>,
+}
+
 #[derive(Default)]
-struct Seen {
-    begin: Option<Instant>,
-    end: Option<Instant>,
-    cpu_begin: Option<Duration>,
-    cpu_end: Option<Duration>,
-    rss_mib: Vec<(Instant, f64)>,
+struct Looks {
+    begin: Option<Mark>,
+    end: Option<Mark>,
+    /// Of each process.
+    rss_mib: Vec<(Instant, Vec<Option<f64>>)>,
     /// When, packs, seconds.
     lag: Vec<(Instant, f64, f64)>,
 }
 
 /// A thread that looks now and then.
 pub struct Watch {
-    pid: Option<u32>,
-    seen: Arc<Mutex<Seen>>,
+    /// The server first, if it is looked at.
+    processes: Vec<Process>,
+    has_server: bool,
+    shown: Vec<Shown>,
+    looks: Arc<Mutex<Looks>>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -67,65 +114,94 @@ pub struct Watch {
 impl Watch {
     /// Starts to look at what the options name.
     pub fn start(options: &Options) -> anyhow::Result<Self> {
-        let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
-        let (pid, admin) = (options.pid, options.admin);
-        if let Some(pid) = pid {
-            cpu(pid).with_context(|| format!("--pid {pid}"))?;
+        let (looks, stop) = (Arc::<Mutex<Looks>>::default(), Arc::new(AtomicBool::new(false)));
+        let server = options.pid.map(|pid| Process { name: "--pid".to_owned(), pid });
+        let has_server = server.is_some();
+        let processes: Vec<Process> = server.into_iter().chain(options.processes.iter().cloned()).collect();
+        for process in &processes {
+            process.cpu()?;
         }
+        let admin = options.admin;
         if let Some(admin) = admin {
-            lag(admin).with_context(|| format!("--admin {admin}"))?;
+            probe::lag(admin).with_context(|| format!("--admin {admin}"))?;
+        }
+        for shown in &options.shown {
+            shown.read().with_context(|| format!("{shown:?}"))?;
         }
         let thread = std::thread::spawn({
-            let (seen, stop) = (seen.clone(), stop.clone());
+            let (looks, stop, processes) = (looks.clone(), stop.clone(), processes.clone());
             move || {
                 let mut minutes = 0;
                 while !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(EVERY);
-                    let (rss, lag) = (pid.and_then(rss_mib), admin.and_then(|admin| lag(admin).ok()));
+                    let rss: Vec<_> = processes.iter().map(Process::rss_mib).collect();
+                    let lag = admin.and_then(|admin| probe::lag(admin).ok());
                     let now = Instant::now();
-                    let mut seen = seen.lock().expect("nobody panics with it");
-                    seen.rss_mib.extend(rss.map(|rss| (now, rss)));
-                    seen.lag.extend(lag.map(|(packs, seconds)| (now, packs, seconds)));
-                    if let Some(begin) = seen.begin
-                        && (now - begin).as_secs() / 60 > minutes
+                    let mut looks = looks.lock().expect("nobody panics with it");
+                    if let Some(begin) = &looks.begin
+                        && (now - begin.at).as_secs() / 60 > minutes
                     {
                         minutes += 1;
+                        let rss = rss.first().copied().flatten();
                         eprintln!("load: minute {minutes}: {rss:.0?} MiB, lag {:.1?} s", lag.map(|lag| lag.1));
                     }
+                    looks.rss_mib.push((now, rss));
+                    looks.lag.extend(lag.map(|(packs, seconds)| (now, packs, seconds)));
                 }
             }
         });
-        Ok(Self { pid, seen, stop, thread })
+        Ok(Self { processes, has_server, shown: options.shown.clone(), looks, stop, thread })
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            at: Instant::now(),
+            cpu: self.processes.iter().map(|process| process.cpu().ok()).collect(),
+            machine: probe::machine().ok(),
+            shown: self.shown.iter().map(|shown| shown.read().ok()).collect(),
+        }
     }
 
     /// The measurement begins.
     pub fn begin(&self) {
-        let mut seen = self.seen.lock().expect("nobody panics with it");
-        seen.begin = Some(Instant::now());
-        seen.cpu_begin = self.pid.and_then(|pid| cpu(pid).ok());
+        let mark = self.mark();
+        self.looks.lock().expect("nobody panics with it").begin = Some(mark);
     }
 
     /// The measurement ends.
     pub fn end(&self) {
-        let mut seen = self.seen.lock().expect("nobody panics with it");
-        seen.end = Some(Instant::now());
-        seen.cpu_end = self.pid.and_then(|pid| cpu(pid).ok());
+        let mark = self.mark();
+        self.looks.lock().expect("nobody panics with it").end = Some(mark);
     }
 
     /// Stops looking and tells what was seen.
     pub fn finish(self) -> Watched {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.join();
-        let mut seen = self.seen.lock().expect("nobody panics with it");
-        let (Some(begin), Some(end)) = (seen.begin, seen.end) else { return Watched::default() };
-        let measured = begin..=end;
-        seen.rss_mib.retain(|(at, _)| measured.contains(at));
-        seen.lag.retain(|(at, ..)| measured.contains(at));
-        let step = if end - begin > Duration::from_secs(120) { (60_000 / EVERY.as_millis()) as usize } else { 1 };
+        let mut looks = self.looks.lock().expect("nobody panics with it");
+        let (Some(begin), Some(end)) = (looks.begin.take(), looks.end.take()) else { return Watched::default() };
+        let measured = begin.at..=end.at;
+        looks.rss_mib.retain(|(at, _)| measured.contains(at));
+        looks.lag.retain(|(at, ..)| measured.contains(at));
+        let long = end.at - begin.at > Duration::from_secs(120);
+        let step = if long { (60_000 / EVERY.as_millis()) as usize } else { 1 };
+        let process = |index: usize| {
+            let rss: Vec<f64> = looks.rss_mib.iter().filter_map(|(_, rss)| rss[index]).collect();
+            let rss_mib = rss.iter().step_by(step).chain(rss.last()).copied().collect();
+            Some(Seen { cpu: end.cpu[index]?.saturating_sub(begin.cpu[index]?), rss_mib })
+        };
+        let others = usize::from(self.has_server)..self.processes.len();
+        let quantiles = |(index, shown): (usize, &Shown)| {
+            let (before, after) = (begin.shown[index].as_ref()?, end.shown[index].as_ref()?);
+            let of = |share| after.quantile_ms_since(before, share);
+            Some((shown.name.clone(), of(0.5), of(0.99)))
+        };
         Watched {
-            cpu: seen.cpu_begin.zip(seen.cpu_end).map(|(begin, end)| end - begin),
-            rss_mib: seen.rss_mib.iter().step_by(step).chain(seen.rss_mib.last()).map(|(_, rss)| *rss).collect(),
-            lag: course(&seen.lag),
+            server: self.has_server.then(|| process(0)).flatten(),
+            processes: others.filter_map(|at| Some((self.processes[at].name.clone(), process(at)?))).collect(),
+            machine: begin.machine.zip(end.machine).map(|(begin, end)| end.saturating_sub(begin)),
+            lag: course(&looks.lag),
+            shown: self.shown.iter().enumerate().filter_map(quantiles).collect(),
         }
     }
 }
@@ -145,31 +221,4 @@ fn course(lag: &[(Instant, f64, f64)]) -> Option<Lag> {
         slope,
         packs: *packs,
     })
-}
-
-/// CPU time of a process: the 14th and 15th field of its `stat`, counted after the name, which may contain spaces.
-fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').context("a process's stat has a name in parentheses")?.1;
-    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-    Ok(Duration::from_secs_f64(ticks as f64 / TICKS_A_SECOND))
-}
-
-fn rss_mib(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1024.0)
-}
-
-/// Packs and seconds.
-fn lag(admin: SocketAddr) -> anyhow::Result<(f64, f64)> {
-    let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(stream, "GET /api/v1/lag HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").context("an answer without a body")?.1;
-    let lag: serde_json::Value = serde_json::from_str(body).with_context(|| format!("not JSON: {body}"))?;
-    let number = |name: &str| lag[name].as_f64().with_context(|| format!("no number {name} in {body}"));
-    Ok((number("lag_packs")?, number("lag_seconds")?))
 }

@@ -1,0 +1,45 @@
+//! What `bench/run --stack` asks beside the load: how fast a backlog drains, and how soon the hot view shows an increment.
+//!
+//! By hand: `cargo bench --bench stack -- drain --help`, `cargo bench --bench stack -- visible --help`.
+
+mod histogram;
+mod probe;
+mod stack {
+    pub mod drain;
+    pub mod visible;
+}
+
+use clap::{Parser, Subcommand};
+use stack::{drain, visible};
+
+/// Watches a running stack
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Follow a worker until it has stored everything
+    Drain(drain::Options),
+    /// Post increments and ask the hot view until it shows them
+    Visible(visible::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    let figures = match Options::parse().what {
+        Some(What::Drain(options)) => drain::run(&options)?,
+        Some(What::Visible(options)) => visible::run(&options)?,
+        None => {
+            println!("stack: needs `drain` or `visible`, see --help and bench/README.md");
+            return Ok(());
+        }
+    };
+    let figures: Vec<_> = figures.iter().map(|(name, figure)| format!("\"{name}\":{figure:.4}")).collect();
+    println!("{{{}}}", figures.join(","));
+    Ok(())
+}
