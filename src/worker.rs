@@ -65,7 +65,7 @@ impl Default for Options {
             checkpoint_delay: Span::from_secs(30),
             max_rows: 1_000_000,
             slice_rows: 10_000,
-            read_bytes: Size::mib(1),
+            read_bytes: Size::mib(8),
             session_timeout: Span::from_secs(10),
         }
     }

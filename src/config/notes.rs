@@ -221,7 +221,7 @@ pub const NOTES: &[Note] = &[
     note(
         "worker.read_bytes",
         Positive,
-        "Bytes of packs that a lane on Kafka reads ahead; then its partition is paused.",
+        "Bytes of packs that a lane on Kafka reads ahead; then its partition is paused, and what the client has fetched beyond is fetched again.",
     ),
     note("worker.session_timeout", Positive, "How long a worker may be silent before its lanes go to another."),
     note("dedup.window", Positive, "How long an id is remembered, in log time: a retry within it counts once."),

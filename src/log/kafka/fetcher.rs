@@ -185,7 +185,8 @@ pub(super) const READS: &[(&str, &str)] = &[
     ("auto.offset.reset", "error"),
     ("isolation.level", "read_uncommitted"),
     ("check.crcs", "true"),
-    ("fetch.wait.max.ms", "500"),
+    // A partition that is resumed waits for the answer to what was asked before it: not for long, though nobody has news.
+    ("fetch.wait.max.ms", "100"),
     ("fetch.error.backoff.ms", "100"),
     ("allow.auto.create.topics", "false"),
 ];
