@@ -37,7 +37,7 @@ use crate::{
 
 /// Items that are appended under one lock: a large request lets others in between.
 const APPEND_AT_ONCE: usize = 256;
-/// A pack lingers for so many times what an append takes, …
+/// A pack lingers for so many times what an append takes (`docs/decisions/0010-what-a-pack-costs-kafka.md`), …
 const LINGER_APPENDS: u32 = 2;
 /// … but for no more than so many times `ingest.linger`, nor longer than this if that is shorter.
 const MOST_LINGERS: u32 = 4;

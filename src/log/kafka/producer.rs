@@ -5,7 +5,8 @@
 //! A record whose deadline has passed may still be appended later; the answer says that it is unknown.
 //!
 //! A broker works on one request of a connection at a time, and the library puts one partition into a request. So there
-//! are several producers with a connection each, `log.connections`, and every partition belongs to one of them.
+//! are several producers with a connection each, `log.connections`, and every partition belongs to one of them
+//! (`docs/decisions/0010-what-a-pack-costs-kafka.md`).
 //!
 //! An idempotent producer that cannot prove any more that nothing is doubled ends with a fatal error. Then a new one takes
 //! its place: a record doubled in between carries the same pack id, and the lanes drop it (law 7).
