@@ -11,8 +11,8 @@ use std::{
 
 use serde::Deserialize;
 
-/// How often the library tells, in milliseconds: what a start waits at most for having been told.
-pub(super) const INTERVAL_MS: &str = "100";
+/// How often the library tells, in milliseconds: what a start waits at most for having been told. It goes on telling, which costs.
+pub(super) const INTERVAL_MS: &str = "500";
 
 #[derive(Deserialize)]
 struct Statistics {
