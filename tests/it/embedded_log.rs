@@ -49,8 +49,14 @@ async fn read_all(log: &Embedded, partition: u32) -> Result<Vec<Record>, Error> 
 /// The folder as a power cut or `kill -9` leaves it: a copy taken while the log is open.
 fn copy(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
-    let status = Command::new("cp").args(["-r", "--sparse=always"]).arg(from).arg(to.path().join("log")).status();
-    assert!(status.unwrap().success());
+    let mut command = Command::new("cp");
+    command.env("LC_ALL", "C");
+    let copied = command.args(["-r", "--sparse=always"]).arg(from).arg(to.path().join("log")).output().unwrap();
+    // A file that is written under another name first goes from `cp` between its listing and its opening: it is not in the
+    // copy, and nothing else may be wrong with that.
+    let said = String::from_utf8_lossy(&copied.stderr);
+    let gone = |line: &str| line.ends_with("No such file or directory");
+    assert!(copied.status.success() || (!said.is_empty() && said.lines().all(gone)), "{said}");
     to
 }
 
