@@ -140,10 +140,8 @@ impl Packer {
         }
     }
 
-    /// When the oldest open pack is due though it is not full.
-    fn due(&self, least: Duration) -> Option<Instant> {
-        let state = self.lock();
-        state.queue.front().map(|open| open.began + state.linger(least))
+    fn is_empty(&self) -> bool {
+        self.lock().queue.is_empty()
     }
 
     /// Notes how long an append took.
@@ -152,20 +150,24 @@ impl Packer {
         state.append_time = (state.append_time * (REMEMBERED_APPENDS - 1) + append) / REMEMBERED_APPENDS;
     }
 
-    /// Takes the oldest pack and what it claims, if it is due at `now`.
-    fn take_due(&self, shared: &Shared, now: Instant, draining: bool) -> Option<(Open, Vec<Claim>)> {
+    /// Takes the oldest pack and what it claims, if it is due at `now`; else says when it will be, as things stand. Lingers
+    /// change with every append, so that is asked anew after each wait.
+    fn take_due(
+        &self,
+        pack_bytes: usize,
+        linger: Duration,
+        now: Instant,
+        draining: bool,
+    ) -> Result<(Open, Vec<Claim>), Instant> {
         let mut state = self.lock();
-        let oldest = state.queue.front()?;
-        let due = draining
-            || state.queue.len() > 1
-            || oldest.builder.size() >= shared.limits.pack_bytes
-            || now >= oldest.began + state.linger(shared.limits.linger);
-        if !due {
-            return None;
+        let oldest = state.queue.front().expect("only the partition's task takes packs, and it has seen one");
+        let due = oldest.began + state.linger(linger);
+        if !(draining || state.queue.len() > 1 || oldest.builder.size() >= pack_bytes || now >= due) {
+            return Err(due);
         }
-        let oldest = state.queue.pop_front()?;
+        let oldest = state.queue.pop_front().expect("seen above");
         let claims = state.claims.drain(..).collect();
-        Some((oldest, claims))
+        Ok((oldest, claims))
     }
 
     fn remember(&self, claims: impl IntoIterator<Item = Claim>) {
@@ -211,18 +213,20 @@ pub(super) async fn run(shared: Arc<Shared>, partition: usize) {
     loop {
         // Asked before the queue is looked at: once intake is closed, an empty queue stays empty.
         let closed = shared.is_closed();
-        let Some(due) = packer.due(shared.limits.linger) else {
+        if packer.is_empty() {
             if closed {
                 break;
             }
             packer.changed.notified().await;
             continue;
-        };
+        }
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (open, claims) = loop {
-            if let Some(due) = packer.take_due(&shared, Instant::now(), shared.is_closed()) {
-                break due;
-            }
+            let (pack_bytes, linger) = (shared.limits.pack_bytes, shared.limits.linger);
+            let due = match packer.take_due(pack_bytes, linger, Instant::now(), shared.is_closed()) {
+                Ok(taken) => break taken,
+                Err(due) => due,
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
                 () = packer.changed.notified() => {}
@@ -264,8 +268,9 @@ async fn write(shared: Arc<Shared>, partition: u32, open: Open, claims: Vec<Clai
     },);
     let outcome = match appended {
         Ok(appended) => {
-            meters.append_seconds.record(began.elapsed());
-            packer.took(began.elapsed());
+            let took = began.elapsed();
+            meters.append_seconds.record(took);
+            packer.took(took);
             if let Some(seq) = appended.seq {
                 packer.remember([claim(&shared, seq, pack)]);
             }
@@ -349,5 +354,27 @@ mod tests {
         let [none, busy, ..] = after(1);
         assert!(none == 0 && (1_900..=2_000).contains(&busy), "{none} {busy}");
         assert_eq!(after(1_000), [0, 4_000, 10_000, 50_000], "a log that stalls does not hold packs back for long");
+    }
+
+    #[test]
+    fn a_pack_that_must_linger_longer_than_was_thought_says_until_when() {
+        let packer = Packer::default();
+        let began = Instant::now();
+        packer.lock().queue.push_back(Open {
+            builder: Builder::new(Default::default(), false),
+            owed: Owed::default(),
+            began,
+            urgent: false,
+            traceparent: None,
+            requests: 0,
+            reserved: super::super::budget::Budget::new(1).open(),
+        });
+        let ms = Duration::from_millis;
+        let due = |now| packer.take_due(1_000, ms(1), now, false).map(|_| ());
+        assert_eq!(due(began), Err(began + ms(1)));
+        packer.took(ms(100));
+        // Whoever waited for the first answer only would ask again and again, without a pause, until the other time.
+        assert_eq!(due(began + ms(1)), Err(began + ms(4)));
+        assert_eq!(due(began + ms(4)), Ok(()));
     }
 }
