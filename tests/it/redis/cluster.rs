@@ -23,12 +23,14 @@ impl Cluster {
         for other in &servers[1..] {
             let () = servers[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]).await;
         }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         for server in &servers {
             loop {
                 let info: String = server.ask(&["CLUSTER", "INFO"]).await;
                 if info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384") {
                     break;
                 }
+                assert!(tokio::time::Instant::now() < deadline, "the cluster does not come up: {info}");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
