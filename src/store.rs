@@ -249,9 +249,14 @@ impl Classified for Error {
     }
 }
 
-/// The durable store. See the module's laws. Topics are named because a store may serve several.
+/// The durable store: everything that a worker needs of it. See the module's laws.
+pub trait Store: Totals + Events + Ledger {}
+
+impl<S: Totals + Events + Ledger> Store for S {}
+
+/// Totals, a row for each series and lane.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Totals: Send + Sync + 'static {
     /// Upserts rows of one shard as one mutation, each at its own stamp. Rows are sorted and each name occurs once.
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error>;
 
@@ -260,14 +265,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads the named rows; a row that is not there is `None`, in the order of `names`.
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error>;
+}
 
+/// Events, by name and by subject.
+#[async_trait]
+pub trait Events: Send + Sync + 'static {
     /// Upserts events, by name and by subject, in as many mutations as it takes: thousands are better than hundreds, and
     /// those of a subject are best side by side. An error says nothing of any of them.
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error>;
 
     /// Reads a page of events.
     async fn events(&self, page: &EventsPage) -> Result<Vec<EventRow>, Error>;
+}
 
+/// What lanes and operators keep in the store beside the data. Topics are named because a store may serve several.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
     /// Every lane of a topic, of all its lives.
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error>;
 

@@ -26,7 +26,8 @@ use crate::{
     metrics,
     retry::Kind,
     store::{
-        self, Checkpoint, EpochRow, Error, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
+        self, Checkpoint, EpochRow, Error, EventRow, Events, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice,
+        TotalRow, Totals,
     },
 };
 
@@ -96,7 +97,7 @@ impl Embedded {
 }
 
 #[async_trait]
-impl Store for Embedded {
+impl Totals for Embedded {
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
         let (key, rows) = (key.clone(), totals::entries(key, rows));
         self.blocking(&self.writers, move |engine| engine.write(|tables| tables.upsert_totals(&key, rows))).await
@@ -114,7 +115,10 @@ impl Store for Embedded {
         let (key, names) = (key.clone(), names.to_vec());
         self.blocking(&self.readers, move |engine| engine.read(|tables| totals::read_named(tables, &key, &names))).await
     }
+}
 
+#[async_trait]
+impl Events for Embedded {
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         let rows = events::entries(rows);
         self.blocking(&self.writers, move |engine| engine.write(|tables| tables.insert(rows))).await?;
@@ -126,7 +130,10 @@ impl Store for Embedded {
         let page = page.clone();
         self.blocking(&self.readers, move |engine| engine.read(|tables| events::read(tables, &page))).await
     }
+}
 
+#[async_trait]
+impl Ledger for Embedded {
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
         self.engine.glance(|tables| Ok(tables.lanes.of(topic)))
     }

@@ -20,8 +20,8 @@ use crate::{
 };
 
 use super::{
-    Checkpoint, EpochRow, Error, EventRow, EventsBy, EventsPage, Generation, Generations, LaneRow, RowName, ShardKey,
-    Slice, Store, TotalRow,
+    Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Generation, Generations, LaneRow, Ledger,
+    RowName, ShardKey, Slice, TotalRow, Totals,
 };
 
 /// A partition of the events: a namespace, and a name or a subject.
@@ -86,7 +86,7 @@ fn upsert<K: Ord, R>(table: &mut BTreeMap<K, R>, key: K, row: R, stamp: impl Fn(
 }
 
 #[async_trait]
-impl Store for Memory {
+impl Totals for Memory {
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
         let mut tables = self.tables();
         let shard = tables.rows.totals.entry(key.clone()).or_default();
@@ -110,7 +110,10 @@ impl Store for Memory {
         let shard = tables.rows.totals.get(key);
         Ok(names.iter().map(|name| shard?.get(name).cloned()).collect())
     }
+}
 
+#[async_trait]
+impl Events for Memory {
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         let mut tables = self.tables();
         for row in rows {
@@ -138,7 +141,10 @@ impl Store for Memory {
         let rows = rows.filter(|row| (page.from_ms..page.to_ms).contains(&row.time_ms) && before(row));
         Ok(rows.take(page.limit).cloned().collect())
     }
+}
 
+#[async_trait]
+impl Ledger for Memory {
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
         let tables = self.tables();
         let mut lanes = BTreeMap::new();

@@ -27,8 +27,8 @@ use tokio::sync::Semaphore;
 use crate::{
     item::{Lane, Seq, Stamp},
     store::{
-        self, Checkpoint, EpochRow, Error, EventRow, EventsPage, Generations, LaneRow, RowName, ShardKey, Slice, Store,
-        TotalRow,
+        self, Checkpoint, EpochRow, Error, EventRow, Events, EventsPage, Generations, LaneRow, Ledger, RowName,
+        ShardKey, Slice, TotalRow, Totals,
     },
     url::Servers,
 };
@@ -116,7 +116,7 @@ impl Scylla {
 }
 
 #[async_trait]
-impl Store for Scylla {
+impl Totals for Scylla {
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
         totals::write(self, key, rows).await
     }
@@ -128,7 +128,10 @@ impl Store for Scylla {
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         totals::read_named(self, key, names).await
     }
+}
 
+#[async_trait]
+impl Events for Scylla {
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         events::write(self, rows).await
     }
@@ -136,7 +139,10 @@ impl Store for Scylla {
     async fn events(&self, page: &EventsPage) -> Result<Vec<EventRow>, Error> {
         pages::read(self, page).await
     }
+}
 
+#[async_trait]
+impl Ledger for Scylla {
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
         lanes::read(self, topic).await
     }

@@ -14,8 +14,8 @@ use tallymark::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
     retry::Kind,
     store::{
-        Checkpoint, EpochRow, Error, EventRow, EventsBy, EventsPage, Options, RowName, ShardKey, Slice, Store,
-        TotalRow, embedded::Embedded,
+        Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Ledger, Options, RowName, ShardKey, Slice,
+        TotalRow, Totals, embedded::Embedded,
     },
 };
 

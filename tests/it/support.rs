@@ -18,7 +18,10 @@ use tallymark::{
     log::{self, Appended, Bounds, Change, Cursor, Log, Record, Topology},
     pack::{self, Pack},
     retry::Kind,
-    store::{self, Checkpoint, EpochRow, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow},
+    store::{
+        self, Checkpoint, EpochRow, EventRow, Events, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice, TotalRow,
+        Totals,
+    },
 };
 use tokio::sync::{mpsc, watch};
 
@@ -298,7 +301,7 @@ fn not_kept<T>() -> Result<T, store::Error> {
 }
 
 #[async_trait]
-impl Store for Lanes {
+impl Totals for Lanes {
     async fn write_totals(&self, _: &ShardKey, _: &[TotalRow]) -> Result<(), store::Error> {
         not_kept()
     }
@@ -310,7 +313,10 @@ impl Store for Lanes {
     async fn totals_named(&self, _: &ShardKey, _: &[RowName]) -> Result<Vec<Option<TotalRow>>, store::Error> {
         not_kept()
     }
+}
 
+#[async_trait]
+impl Events for Lanes {
     async fn write_events(&self, _: &[EventRow]) -> Result<(), store::Error> {
         not_kept()
     }
@@ -318,7 +324,10 @@ impl Store for Lanes {
     async fn events(&self, _: &EventsPage) -> Result<Vec<EventRow>, store::Error> {
         not_kept()
     }
+}
 
+#[async_trait]
+impl Ledger for Lanes {
     async fn lanes(&self, _: &str) -> Result<Vec<LaneRow>, store::Error> {
         if self.away.load(Ordering::SeqCst) {
             return Err(store::Error::new(Kind::Transient, "the store was told to be away"));

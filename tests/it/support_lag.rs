@@ -13,7 +13,10 @@ use tallymark::{
     item::{Epoch, Lane, PackId, Seq, Stamp, TopicId},
     log::{self, Appended, Bounds, Change, Cursor, Log, Record, Topology},
     retry::Kind,
-    store::{self, Checkpoint, EpochRow, EventRow, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow},
+    store::{
+        self, Checkpoint, EpochRow, EventRow, Events, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice, TotalRow,
+        Totals,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -190,7 +193,7 @@ impl FakeStore {
 }
 
 #[async_trait]
-impl Store for FakeStore {
+impl Totals for FakeStore {
     async fn write_totals(&self, _: &ShardKey, _: &[TotalRow]) -> Result<(), store::Error> {
         unreachable!("lag writes nothing")
     }
@@ -202,7 +205,10 @@ impl Store for FakeStore {
     async fn totals_named(&self, _: &ShardKey, _: &[RowName]) -> Result<Vec<Option<TotalRow>>, store::Error> {
         unreachable!("lag reads no totals")
     }
+}
 
+#[async_trait]
+impl Events for FakeStore {
     async fn write_events(&self, _: &[EventRow]) -> Result<(), store::Error> {
         unreachable!("lag writes nothing")
     }
@@ -210,7 +216,10 @@ impl Store for FakeStore {
     async fn events(&self, _: &EventsPage) -> Result<Vec<EventRow>, store::Error> {
         unreachable!("lag reads no events")
     }
+}
 
+#[async_trait]
+impl Ledger for FakeStore {
     async fn lanes(&self, _: &str) -> Result<Vec<LaneRow>, store::Error> {
         self.answer().await?;
         Ok(self.rows.lock().unwrap().values().cloned().collect())

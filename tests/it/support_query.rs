@@ -16,7 +16,7 @@ use tallymark::{
     progress::Progress,
     query::{self, Deps, Handle},
     receipt::Receipt,
-    store::{EpochRow, EventRow, RowName, ShardKey, Store, TotalRow},
+    store::{EpochRow, EventRow, Events as _, Ledger as _, RowName, ShardKey, TotalRow, Totals as _},
 };
 use tower::ServiceExt as _;
 

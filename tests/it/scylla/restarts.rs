@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tallymark::{
     retry::Kind,
     store::{
-        Generation, Options, Store as _,
+        Generation, Ledger as _, Options,
         scylla::{Scylla, schema},
     },
     units::Span,

@@ -7,8 +7,8 @@ use scylla::value::{CqlTimestamp, CqlVarint};
 use tallymark::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
     store::{
-        Checkpoint, EpochRow, EventRow, EventsBy, EventsPage, RowName, ShardKey, Slice, Store as _, TotalRow,
-        scylla::Scylla,
+        Checkpoint, EpochRow, EventRow, Events as _, EventsBy, EventsPage, Ledger as _, RowName, ShardKey, Slice,
+        TotalRow, Totals as _, scylla::Scylla,
     },
 };
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use tallymark::{
     retry::Kind,
     store::{
-        Error, Options, Store as _,
+        Error, Ledger as _, Options,
         scylla::{Scylla, schema},
     },
 };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tallymark::{
     item::{Epoch, Namespace, Seq, Shard, Stamp},
     retry::Kind,
-    store::{Options, RowName, ShardKey, Store as _, TotalRow, scylla::Scylla},
+    store::{Ledger as _, Options, RowName, ShardKey, TotalRow, Totals as _, scylla::Scylla},
     units::Span,
 };
 use tokio::net::TcpListener;

@@ -14,7 +14,8 @@ use tallymark::{
     item::{Lane, Namespace, Seq, Stamp},
     retry::Kind,
     store::{
-        Checkpoint, EpochRow, Error, EventRow, EventsBy, EventsPage, LaneRow, RowName, ShardKey, Slice, Store, TotalRow,
+        Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice,
+        TotalRow, Totals,
     },
 };
 use tokio::sync::RwLock;
@@ -61,7 +62,7 @@ impl MemoryStore {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl Totals for MemoryStore {
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
         self.answer(|tables| {
             let shard = tables.totals.entry(key.clone()).or_default();
@@ -91,7 +92,10 @@ impl Store for MemoryStore {
         })
         .await
     }
+}
 
+#[async_trait]
+impl Events for MemoryStore {
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         self.answer(|tables| {
             for row in rows {
@@ -124,7 +128,10 @@ impl Store for MemoryStore {
             asked.take(page.limit).cloned().collect()
         })
     }
+}
 
+#[async_trait]
+impl Ledger for MemoryStore {
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
         self.answer(|tables| {
             let lanes = tables.lanes.iter().filter(|((of, _), _)| of == topic);

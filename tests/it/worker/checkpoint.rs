@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tallymark::{
     item::{Seq, Stamp},
-    store::Store as _,
+    store::Events as _,
     units::Span,
 };
 

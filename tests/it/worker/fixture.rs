@@ -8,7 +8,7 @@ use tallymark::{
     log::{self, Log, embedded::Embedded},
     pack::FORMAT,
     retry,
-    store::{self, EpochRow, ShardKey, Store as _, TotalRow},
+    store::{self, EpochRow, Ledger as _, ShardKey, TotalRow},
     units::{Size, Span},
     worker::{
         self, Deps, Options, Service,

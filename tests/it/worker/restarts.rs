@@ -6,7 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tallymark::{
     item::{Namespace, Seq},
-    store::{EventsBy, EventsPage, Generation, Store as _, memory::Rows},
+    store::{Events as _, EventsBy, EventsPage, Generation, memory::Rows},
     units::Span,
 };
 use tokio::time::{Instant, sleep};

@@ -10,8 +10,8 @@ use tallymark::{
     item::{Lane, Seq, Stamp},
     retry::Kind,
     store::{
-        Checkpoint, EpochRow, Error, EventRow, EventsPage, Generations, LaneRow, RowName, ShardKey, Slice, Store,
-        TotalRow, memory::Memory,
+        Checkpoint, EpochRow, Error, EventRow, Events, EventsPage, Generations, LaneRow, Ledger, RowName, ShardKey,
+        Slice, TotalRow, Totals, memory::Memory,
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -180,7 +180,7 @@ impl Drop for InFlight<'_> {
 }
 
 #[async_trait]
-impl Store for Faulty {
+impl Totals for Faulty {
     async fn write_totals(&self, key: &ShardKey, rows: &[TotalRow]) -> Result<(), Error> {
         assert!(rows.is_sorted_by(|a, b| a.name < b.name), "sorted, each name once: {rows:?}");
         self.through(Op::Rows, Some(key), rows.len(), None, self.inner.write_totals(key, rows)).await
@@ -193,7 +193,10 @@ impl Store for Faulty {
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         self.through(Op::Named, Some(key), names.len(), None, self.inner.totals_named(key, names)).await
     }
+}
 
+#[async_trait]
+impl Events for Faulty {
     async fn write_events(&self, rows: &[EventRow]) -> Result<(), Error> {
         self.through(Op::Events, None, rows.len(), None, self.inner.write_events(rows)).await
     }
@@ -201,7 +204,10 @@ impl Store for Faulty {
     async fn events(&self, page: &EventsPage) -> Result<Vec<EventRow>, Error> {
         self.inner.events(page).await
     }
+}
 
+#[async_trait]
+impl Ledger for Faulty {
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
         self.through(Op::Lanes, None, 0, None, self.inner.lanes(topic)).await
     }

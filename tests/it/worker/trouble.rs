@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tallymark::{
     item::{Namespace, Seq},
-    store::{EventsBy, EventsPage, Store as _},
+    store::{Events as _, EventsBy, EventsPage},
     units::Span,
     worker::board::State,
 };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tallymark::{
     item::Epoch,
-    store::{EpochRow, Store as _, scylla::Scylla},
+    store::{EpochRow, Ledger as _, scylla::Scylla},
 };
 
 use super::super::{
