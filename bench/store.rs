@@ -20,7 +20,7 @@ use scylla::client::session_builder::SessionBuilder;
 use tallymark::{
     item::{Epoch, Namespace, Seq, Shard, Stamp},
     store::{
-        EventRow, Events as _, Ledger as _, Options, RowName, ShardKey, Slice, TotalRow, Totals as _,
+        EventRow, Events as _, Options, RowName, ShardKey, Slice, TotalRow, Totals as _,
         scylla::{Scylla, schema},
     },
     url::StoreUrl,

@@ -110,7 +110,12 @@ part_latency() {
     say "latency at 60% of the peak, $(what_of "$kind")"
     doors
     declare -A p99s=() lates=() appends=() best=()
+    local floors=''
     for ((round = 1; round <= latency_rounds; round++)); do
+      # Nothing is loaded yet: what the cores are missing is the machine's doing.
+      asked floor --seconds "$seconds" --peak "${peak[${kind}none]:-${peak[${kind}redis]}}" \
+        --rate "$(calc "${peak[${kind}none]:-${peak[${kind}redis]}} * 0.6" 0)"
+      floors+="$(calc "$(field p99_ms)" 2)"$'\n'
       for name in "${hots[@]}" plain; do
         # Three are enough for what has no target.
         if [ "$name" = plain ] && [ "$round" -gt 3 ]; then continue; fi
@@ -133,7 +138,7 @@ part_latency() {
       fi
       row "p99 from due time at 60% of the peak, $(what_of "$kind") ($(shown "$name"))" \
         "$named; $(grouped "$(calc "${peak[$kind$name]} * 0.6" 0)") items/s, open loop, median of $latency_rounds" "$target" \
-        "$figure; the generator late by p99 $late ms; $(cores)$(trouble)" "$met"
+        "$figure; the generator late by p99 $late ms; the machine's pauses alone $(sort -n <<< "${floors%$'\n'}" | paste -sd' ') ms; $(cores)$(trouble)" "$met"
     done
   done
 }
