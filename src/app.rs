@@ -31,7 +31,11 @@ pub use validate::validate;
 /// What could not be opened or bound, what ended by a bug, or what the drain did not finish in time.
 pub async fn run(config: Config, role: Role, stop: CancellationToken) -> Result<(), Failure> {
     let exporter = telemetry::install_metrics(role.name())?;
-    let backends = backends::open(&config).await?;
+    let backends = tokio::select! {
+        opened = backends::open(&config) => opened?,
+        // Nothing was accepted yet: there is nothing to drain, and nobody waits for a server that may never answer.
+        () = stop.cancelled() => return Ok(()),
+    };
     let ports = running::Ports::bind(&config, role).await?;
     let mut running = running::Running::start(&config, role, exporter, &backends, ports)?;
     let ended = tokio::select! {

@@ -4,6 +4,9 @@
 //! They have `shutdown.deadline` for it; what is unfinished then is named and the exit code is 1. A second signal ends
 //! at once, with exit code 1: what was acknowledged is durable in the log anyway, and a lane resumes at its checkpoint.
 //!
+//! A drain has stages, one after the other, and each ends at its own share of the deadline: a stage that hangs does not take
+//! the time of the ones behind it, and the last of it is left for leaving the log's group.
+//!
 //! [`supervise`] is what `main` waits in, [`drain`] what the composition root ends with. Neither ends the process: both
 //! return, and `main` drops the runtime.
 
@@ -131,13 +134,20 @@ impl From<Unfinished> for Failure {
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     span: Span,
+    began: Instant,
     at: Instant,
 }
 
 impl Deadline {
     /// The deadline of a drain that begins now.
     pub fn start(options: &Options) -> Self {
-        Self { span: options.deadline, at: Instant::now() + options.deadline.0 }
+        let began = Instant::now();
+        Self { span: options.deadline, began, at: began + options.deadline.0 }
+    }
+
+    /// The end of a stage that must be over when this much of the time has passed.
+    pub fn percent(&self, percent: u32) -> Self {
+        Self { at: self.began + self.span.0 * percent.min(100) / 100, ..*self }
     }
 
     /// When it passes.
@@ -233,5 +243,17 @@ mod tests {
         let failure = Failure::from(unfinished);
         assert!(failure.message.contains("shutdown.deadline (20ms)"), "{failure}");
         assert_eq!(failure.exit.code(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_that_hangs_leaves_the_next_ones_their_share() {
+        let deadline = Deadline::start(&options(10_000));
+        let began = Instant::now();
+        let stuck = || -> Part<'static> { ("ingest", pending().boxed()) };
+        let slow = || -> Part<'static> { ("worker", tokio::time::sleep(Duration::from_secs(3)).boxed()) };
+        assert!(drain(deadline.percent(50), vec![stuck()]).await.is_err());
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert_eq!(drain(deadline.percent(90), vec![slow()]).await, Ok(()));
+        assert_eq!(began.elapsed(), Duration::from_secs(8));
     }
 }

@@ -23,6 +23,13 @@ use crate::{
     worker::{self, board::Board},
 };
 
+/// How much of the deadline has passed at most, in percent, when every accepted item is answered, …
+const INTAKE: u32 = 50;
+/// … when clients have got their answers, …
+const CONNECTIONS: u32 = 60;
+/// … and when the lanes have stored what they applied. The rest is for leaving the log's group.
+const LANES: u32 = 88;
+
 /// The listeners of a process, bound before anything runs.
 pub struct Ports {
     public: Option<TcpListener>,
@@ -251,14 +258,30 @@ impl Running {
         }
     }
 
-    /// Ends everything, in the order of the data path.
+    /// Ends everything, in the order of the data path: each stage within its share of the deadline, and the later ones also
+    /// when an earlier one has not ended.
+    ///
+    /// # Errors
+    /// What is left unfinished. Clients that do not end their requests are none of it: whatever was accepted from them has
+    /// been answered before.
     pub async fn drain(self, deadline: Deadline) -> Result<(), Failure> {
         self.health.set(Lifecycle::Draining);
-        for stage in [self.intake, self.connections, self.lanes, self.watchers] {
-            let parts = stage.into_iter().map(Service::part).collect();
-            shutdown::drain(deadline, parts).await?;
+        let ended = |parts: Vec<Service>, percent| {
+            shutdown::drain(deadline.percent(percent), parts.into_iter().map(Service::part).collect())
+        };
+        let intake = ended(self.intake, INTAKE).await;
+        if ended(self.connections, CONNECTIONS).await.is_err() {
+            tracing::warn!("clients have not ended their requests, their connections are closed");
         }
+        let lanes = ended(self.lanes, LANES).await;
+        let watchers = ended(self.watchers, 100).await;
+        // Ends what a lane has left behind, whatever it waits for.
         drop(self.background);
+        let mut unfinished = [intake, lanes, watchers].into_iter().filter_map(Result::err);
+        if let Some(mut first) = unfinished.next() {
+            first.parts.extend(unfinished.flat_map(|later| later.parts));
+            return Err(first.into());
+        }
         tracing::info!("drained");
         Ok(())
     }

@@ -12,28 +12,34 @@ use axum::{
 use http_body_util::BodyExt as _;
 
 use super::{
-    budget::{Budget, Reserved},
+    budget::Reserved,
     limits::Limits,
-    shared::overloaded,
+    shared::{Shared, draining, overloaded},
 };
 use crate::problem::Problem;
 
 /// How long a refused body is read.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a body that is under way may go on arriving when intake ends: most arrive in much less.
+const LAST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The body as sent, and the memory that is reserved for it.
-pub(super) async fn read(
-    mut body: Body,
-    headers: &HeaderMap,
-    limits: &Limits,
-    budget: &std::sync::Arc<Budget>,
-) -> Result<(Bytes, Reserved), Problem> {
-    let mut reserved = budget.open();
+pub(super) async fn read(mut body: Body, headers: &HeaderMap, shared: &Shared) -> Result<(Bytes, Reserved), Problem> {
+    let limits = &shared.limits;
+    let mut reserved = shared.budget.open();
     if body.size_hint().lower() > limits.max_body as u64 {
         discard(body, headers, limits.max_decoded).await;
         return Err(too_large(limits));
     }
-    let collected = tokio::time::timeout(limits.body_timeout, collect(&mut body, limits, &mut reserved)).await;
+    let collecting = tokio::time::timeout(limits.body_timeout, collect(&mut body, limits, &mut reserved));
+    let collected = tokio::select! {
+        collected = collecting => collected,
+        // A slow client would hold up the drain for as long as it likes.
+        () = async {
+            shared.closing.cancelled().await;
+            tokio::time::sleep(LAST_TIMEOUT).await;
+        } => return Err(draining()),
+    };
     let refused = match collected {
         Ok(Ok(bytes)) => return Ok((bytes, reserved)),
         Ok(Err(problem)) => problem,

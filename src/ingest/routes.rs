@@ -1,6 +1,6 @@
 //! The HTTP surface: `POST /v1/increments` and `POST /v1/events`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -33,6 +33,8 @@ use crate::{
 const INLINE_BYTES: usize = 128 << 10;
 /// The same for encoded bodies, which may decode to a thousand times their size.
 const INLINE_ENCODED_BYTES: usize = 4 << 10;
+/// How long `ack=stored` waits on when intake has ended.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 /// How much of a body is read and dropped for a request that no route takes.
 const DISCARD_BYTES: usize = 5 << 20;
 
@@ -93,17 +95,28 @@ async fn ingest(shared: &Arc<Shared>, kind: Kind, request: Request) -> Result<An
             return Err(problem);
         }
     };
-    let (body, reserved) = body::read(body, &head.headers, &shared.limits, &shared.budget).await?;
+    let (body, reserved) = body::read(body, &head.headers, shared).await?;
     let stored_within = asked.stored_within;
     let accepted = accept(shared, kind, asked, body, reserved).await?;
     let mut answer = acknowledged(shared, accepted).await?;
     if let Some(within) = stored_within {
         let deadline = Instant::now() + within;
         // A store that does not answer is a store that has not got it yet; the items are durable all the same.
-        let stored = answer.exact && shared.deps.progress.wait(&answer.receipt, deadline).await.unwrap_or(false);
+        let stored = answer.exact && is_stored(shared, &answer.receipt, deadline).await;
         answer.stored = Some(stored);
     }
     Ok(answer)
+}
+
+/// Waits until it is stored, until the deadline, or not much longer than intake: a process that ends says what it knows.
+async fn is_stored(shared: &Shared, receipt: &Receipt, deadline: Instant) -> bool {
+    tokio::select! {
+        stored = shared.deps.progress.wait(receipt, deadline) => stored.unwrap_or(false),
+        () = async {
+            shared.closing.cancelled().await;
+            tokio::time::sleep(LAST_WAIT).await;
+        } => false,
+    }
 }
 
 async fn accept(

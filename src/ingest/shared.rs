@@ -7,6 +7,7 @@ use std::sync::{
 
 use axum::body::Bytes;
 use smallvec::SmallVec;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Deps, Error,
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub clock_ahead_ms: AtomicI64,
     /// Whether intake is over. Held for reading while a request is accepted: once it is written, no item comes any more.
     closed: RwLock<bool>,
+    /// Tells those who wait for a client or for the store that intake is over.
+    pub closing: CancellationToken,
     spare: Mutex<Vec<Batch>>,
 }
 
@@ -92,6 +95,7 @@ impl Shared {
             hot: deps.hot.describe().1,
             clock_ahead_ms: AtomicI64::new(0),
             closed: RwLock::new(false),
+            closing: CancellationToken::new(),
             spare: Mutex::default(),
             limits,
             deps,
@@ -101,6 +105,7 @@ impl Shared {
     /// Ends intake: when this returns, every item that ever comes is in a packer's queue.
     pub(super) fn close(&self) {
         *self.closed.write().expect(UNPOISONED) = true;
+        self.closing.cancel();
         self.packers.iter().for_each(Packer::wake);
     }
 

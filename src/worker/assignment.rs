@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -51,7 +51,8 @@ pub struct Service {
 
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    /// Ends with whoever waits for it: past the deadline of a drain that is nobody.
+    task: AbortOnDropHandle<()>,
 }
 
 /// Why the service ended.
@@ -130,7 +131,7 @@ impl Service {
         }
         let lane = Lane { topic_id: self.context.log.topology().topic_id, partition };
         let stop = CancellationToken::new();
-        let task = tokio::spawn(tenure::run(self.context.clone(), lane, stop.clone()));
+        let task = AbortOnDropHandle::new(tokio::spawn(tenure::run(self.context.clone(), lane, stop.clone())));
         self.lanes.insert(partition, Running { stop, task });
     }
 
@@ -143,13 +144,6 @@ impl Service {
             self.context.board.remove(partition);
         }
         Ok(())
-    }
-}
-
-impl Drop for Service {
-    /// Past the deadline of a drain: whoever drops the service ends its lanes.
-    fn drop(&mut self) {
-        self.lanes.values().for_each(|running| running.task.abort());
     }
 }
 

@@ -14,9 +14,17 @@ use tokio::runtime::Runtime;
 /// How long anything may take that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The binary that is tested.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tallymark");
+
 /// A command of the binary, with an environment of its own.
 pub fn tallymark(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tallymark"));
+    program(PROGRAM, args)
+}
+
+/// The same of another build.
+pub fn program(path: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TALLYMARK_")) {
         command.env_remove(name);
     }
@@ -52,13 +60,18 @@ impl Server {
 
     /// Starts a role and waits until it is ready.
     pub fn run(role: &str, extra: &[&str]) -> Self {
+        Self::run_program(PROGRAM, role, extra)
+    }
+
+    /// The same of another build.
+    pub fn run_program(path: &str, role: &str, extra: &[&str]) -> Self {
         let mut args = vec!["run", role, "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         let serves = role != "worker";
         if serves {
             args.extend(["--listen", "127.0.0.1:0"]);
         }
         args.extend(extra);
-        let mut child = tallymark(&args).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child = program(path, &args).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("piped");
         // Bounded only by what the process writes: a test reads it all.
         let (send, log) = mpsc::sync_channel(100_000);
@@ -98,6 +111,16 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill runs").success());
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written since it was started, once it has ended.
+    pub fn last_words(&self) -> String {
+        self.log.iter().collect::<Vec<_>>().join("\n")
     }
 
     /// Memory that it holds, in bytes.

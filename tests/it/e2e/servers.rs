@@ -11,6 +11,7 @@ use crate::{stack, support_scylla};
 
 mod kafka_away;
 mod kills;
+mod leaving;
 mod redis_away;
 mod start;
 mod store_away;
