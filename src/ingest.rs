@@ -102,7 +102,7 @@ impl Default for Options {
             in_flight: 2,
             buffer: Size::mib(64),
             ack_timeout: Span::from_secs(10),
-            format: crate::pack::FORMAT,
+            format: crate::pack::WRITTEN,
             grains: vec!["hour".to_owned(), "day".to_owned()],
         }
     }

@@ -16,8 +16,12 @@ mod wire;
 
 pub use wire::{Claim, Control, Coordinates, Correction, Erasure, Event, Increments, Observations, Pack};
 
-/// The newest format version that this program reads and writes.
-pub const FORMAT: u32 = 1;
+/// The newest format version that this program reads, and writes when it is told to.
+pub const FORMAT: u32 = if cfg!(feature = "next") { 2 } else { 1 };
+
+/// The format version that is written unless `ingest.format` says another: one that the workers of the release before read
+/// too, so that an upgrade may be rolled out, and taken back, process by process.
+pub const WRITTEN: u32 = 1;
 
 /// Why a record is not a pack that this program can apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

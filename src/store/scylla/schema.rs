@@ -29,7 +29,11 @@ struct File {
 
 macro_rules! files {
     ($($name:literal,)*) => {
-        &[$(File { name: $name, text: include_str!(concat!("../../../schemas/scylla/", $name)) },)*]
+        &[
+            $(File { name: $name, text: include_str!(concat!("../../../schemas/scylla/", $name)) },)*
+            #[cfg(feature = "next")]
+            File { name: "next.cql", text: include_str!("../../../tests/fixtures/next.cql") },
+        ]
     };
 }
 
