@@ -2,7 +2,7 @@
 
 import struct
 
-from processes import Failure, Server, exchange
+from processes import Failure, Server, exchange, frugal
 
 EXPORTS = """
     java.base/jdk.internal.misc java.management.rmi/com.sun.jmx.remote.internal.rmi java.rmi/sun.rmi.registry
@@ -103,7 +103,7 @@ class Cassandra(Server):
             self.tools["java"],
             f"-Xms{heap}",
             f"-Xmx{heap}",
-            "-XX:+UseG1GC",
+            *(frugal(self.entry["nodes"]) or ["-XX:+UseG1GC"]),
             "-Xss256k",
             # Out of memory it would otherwise stay up, broken.
             "-XX:+ExitOnOutOfMemoryError",

@@ -1,13 +1,18 @@
-"""Kafka in KRaft mode. One broker, or several: the first three are the controllers too, so that any one may fail."""
+"""Kafka in KRaft mode. One broker, or several: the first three are the controllers too, so that any one may fail.
+
+Each has two more listeners, which advertise addresses where nothing listens: a test's proxies do. Whoever begins at the proxies
+of one is led through them to every broker.
+"""
 
 import base64
 import os
 import struct
 import subprocess
 
-from processes import Failure, Server, exchange
+from processes import Failure, Server, exchange, frugal
 
 CONTROLLERS = 3
+LINKS = 2
 
 
 def entries(count, host, ports, pick):
@@ -28,6 +33,7 @@ def entries(count, host, ports, pick):
             "brokers": count,
             "cluster": cluster,
             "voters": voters,
+            "links": [{"port": pick([host]), "proxy_port": pick([host])} for _ in range(LINKS)],
         }
         for node in range(1, count + 1)
     ]
@@ -36,11 +42,18 @@ def entries(count, host, ports, pick):
 class Kafka(Server):
     kind = "kafka"
 
+    def links(self):
+        """Each further listener: where its clients are sent, and where it is."""
+        return [(f"{self.host}:{link['proxy_port']}", f"{self.host}:{link['port']}") for link in self.entry["links"]]
+
     def settings(self):
         entry = self.entry
         node, voters = entry["node"], entry["voters"]
         controller = node <= len(voters)
-        listeners = [f"PLAINTEXT://{self.address}"]
+        links = list(enumerate(self.links(), 1))
+        listeners = [f"PLAINTEXT://{self.address}", *(f"LINK{n}://{listens}" for n, (_, listens) in links)]
+        advertised = [f"PLAINTEXT://{self.address}", *(f"LINK{n}://{proxy}" for n, (proxy, _) in links)]
+        plain = ["PLAINTEXT", "CONTROLLER", *(f"LINK{n}" for n, _ in links)]
         if controller:
             listeners.append(f"CONTROLLER://{self.host}:{voters[node - 1]}")
         copies = min(3, entry["brokers"])
@@ -49,11 +62,13 @@ class Kafka(Server):
             "node.id": node,
             "controller.quorum.voters": ",".join(f"{id}@{self.host}:{port}" for id, port in enumerate(voters, 1)),
             "listeners": ",".join(listeners),
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            "advertised.listeners": ",".join(advertised),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in plain),
             "log.dirs": self.dir / "data",
             "offsets.topic.replication.factor": copies,
+            # A group's coordinator moves with all that is in its partition of this topic: few of them move soon.
+            "offsets.topic.num.partitions": 8,
             "transaction.state.log.replication.factor": copies,
             "transaction.state.log.min.isr": max(1, copies - 1),
             "group.initial.rebalance.delay.ms": 0,
@@ -79,6 +94,7 @@ class Kafka(Server):
             f"-Xms{heap}",
             f"-Xmx{heap}",
             "-XX:-UsePerfData",  # leaves a file in /tmp when it is killed
+            *frugal(self.entry["brokers"]),
             f"-Djava.io.tmpdir={self.dir}",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",

@@ -286,9 +286,15 @@ def variables(stack, tools):
     def addresses(kind):
         return ",".join(server.address for server in servers if server.kind == kind)
 
+    def links(number):
+        brokers = [server.links()[number] for server in servers if server.kind == "kafka"]
+        return ",".join(f"{proxy}={broker}" for proxy, broker in brokers)
+
     named = [
         ("TALLYMARK_TEST_STACK", stack.dir),
         ("TALLYMARK_TEST_KAFKA", addresses("kafka")),
+        # PROXY=BROKER,…: where a test's proxies are to listen, and what stands behind each.
+        *((f"TALLYMARK_TEST_KAFKA_LINKS_{number + 1}", links(number)) for number in range(kafka.LINKS)),
         ("TALLYMARK_TEST_SCYLLA", addresses("store")),
         ("TALLYMARK_TEST_REDIS", addresses("redis")),
         ("TALLYMARK_TEST_REDIS_SERVER", tools["redis_server"]),

@@ -121,6 +121,11 @@ class Server:
         return "\n".join([f"The last lines of {self.log}:", *(f"  {line[:LOG_WIDTH]}" for line in lines)])
 
 
+def frugal(alike):
+    """Flags of Java for one of several alike, which share the machine's cores: up sooner, slower once it is warm."""
+    return ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"] if alike > 1 else []
+
+
 def marked():
     """The living processes that a stack started, with the folder of each."""
     for entry in os.listdir("/proc"):
