@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module per subject.
 
 mod admin;
+mod chaos;
 mod cli;
 mod client;
 mod compose;

@@ -7,6 +7,11 @@ pub fn kafka() -> String {
     server("TALLYMARK_TEST_KAFKA")
 }
 
+/// The brokers' further listeners with this number, `PROXY=BROKER[,…]`: clients of a broker there are sent to the proxies.
+pub fn kafka_links(number: usize) -> String {
+    server(&format!("TALLYMARK_TEST_KAFKA_LINKS_{number}"))
+}
+
 /// The jars that Kafka itself is started from.
 pub fn kafka_classpath() -> String {
     server("TALLYMARK_TEST_KAFKA_CLASSPATH")

@@ -7,6 +7,7 @@ use crate::stack;
 pub const PARTITIONS: usize = 4;
 
 /// See the module.
+#[derive(Clone)]
 pub struct Place {
     pub topic: String,
     pub keyspace: String,
@@ -97,5 +98,10 @@ impl Place {
 
     pub fn start(&self, role: &str) -> Server {
         Server::run(role, &self.flags())
+    }
+
+    /// The same with another build.
+    pub fn start_program(&self, path: &str, role: &str) -> Server {
+        Server::run_program(path, role, &self.flags())
     }
 }

@@ -1,0 +1,48 @@
+//! From one worker to three and back, under load: what each lane stands still for meanwhile.
+
+use std::{thread::sleep, time::Duration};
+
+use super::super::{
+    cluster::{Cluster, holds, until},
+    pace::Pace,
+    row::Row,
+    site::{PATIENCE, Plan, Site, lanes},
+};
+
+/// Of the group at rest, between two changes.
+const REST: Duration = Duration::from_secs(3);
+
+pub fn up_and_down(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
+    let mut site = Site::start(Plan { workers: 1, ..Plan::new(cluster, pace, "scaling") })?;
+    let shared = |site: &Site| {
+        until("each worker has lanes", PATIENCE, || {
+            let all: Vec<usize> = site.workers.iter().map(lanes).collect();
+            holds(all.iter().all(|lanes| *lanes > 0), || format!("the workers run {all:?}"))
+        })
+    };
+    for _ in 0..2 {
+        site.add_worker();
+        let all = shared(&site);
+        site.expect(all);
+        sleep(REST);
+    }
+    pauses(&mut site, "1 to 3");
+    for _ in 0..2 {
+        let leaving = site.workers.remove(0);
+        let status = leaving.stop();
+        site.expect(holds(status.success(), || format!("a worker left with {status}")));
+        let all = site.lanes_run(PATIENCE);
+        site.expect(all.map(drop));
+        sleep(REST);
+    }
+    pauses(&mut site, "3 to 1");
+    Ok(site.finish("scaling"))
+}
+
+/// Notes how long each lane stored nothing, beside `worker.flush_age` that it always takes, and begins anew.
+fn pauses(site: &mut Site, what: &str) {
+    let seconds = |pause: &Duration| format!("{:.1}", pause.as_secs_f64());
+    let pauses: Vec<String> = site.watch.pauses().iter().map(seconds).collect();
+    site.notes.push(format!("{what} workers: the lanes paused for {} s", pauses.join(", ")));
+    site.watch.forget();
+}
