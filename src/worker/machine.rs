@@ -12,15 +12,16 @@ use crate::{
     item::{IdScope, Lane, Namespace, PackId, Seq, Stamp},
     log::Record,
     pack::{self, Pack},
-    store::{Checkpoint, EpochRow, EventRow},
+    store::{Checkpoint, Counted, EpochRow, EventRow},
     worker::{
         claims::Memory,
         dedup::Window,
-        fold::{Fold, Missing, Taken, Target},
+        fold::{Fold, Missing, RowId, Taken, Target},
         halt::Halt,
     },
 };
 
+mod corrections;
 #[cfg(test)]
 mod tests;
 
@@ -51,12 +52,12 @@ impl Read {
         })?;
         let unsupported = [
             (pack.observations.is_some(), "observations"),
-            (!pack.corrections.is_empty(), "corrections"),
             (!pack.erasures.is_empty(), "erasures"),
             (pack.control.is_some(), "control settings"),
             (pack.replayed.is_some(), "a replayed dead letter"),
         ];
-        if let Some((_, what)) = unsupported.into_iter().find(|(carried, _)| *carried) {
+        let unsupported = unsupported.into_iter().find(|(carried, _)| *carried).map(|(_, what)| what);
+        if let Some(what) = unsupported.or_else(|| corrections::unsupported(&pack)) {
             return Err(Halt::Unsupported { seq, what });
         }
         if let Some(event) = pack.events.iter().find(|event| Namespace::parse(&event.namespace).is_err()) {
@@ -77,7 +78,8 @@ impl Read {
 
     /// How many series it names.
     pub fn series(&self) -> usize {
-        self.pack.increments.as_ref().map_or(0, |increments| increments.key_lengths.len())
+        let named = self.pack.increments.as_ref().map_or(0, |increments| increments.key_lengths.len());
+        named + self.pack.corrections.len()
     }
 
     /// The pack's own id.
@@ -120,8 +122,11 @@ pub struct Machine {
     broken_base: Option<Seq>,
     /// The one that the checkpoint named: its row may not have been read since.
     carried_unmet: Option<Seq>,
+    counted: Counted,
     targets: Vec<Target>,
     sums: Vec<(i128, u32)>,
+    /// The rows of the corrections that are prepared.
+    corrected: Vec<RowId>,
 }
 
 impl Machine {
@@ -143,8 +148,10 @@ impl Machine {
             unmet: BTreeMap::new(),
             broken_base: None,
             carried_unmet: None,
+            counted: Counted::since(next),
             targets: Vec::new(),
             sums: Vec::new(),
+            corrected: Vec::new(),
         }
     }
 
@@ -167,6 +174,7 @@ impl Machine {
             leader_epoch: checkpoint.leader_epoch,
         });
         self.carried_unmet = checkpoint.unmet_base;
+        self.counted = checkpoint.counted;
     }
 
     /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
@@ -177,11 +185,17 @@ impl Machine {
             partitions: *partitions,
             shards: *shards,
         })?;
-        let Some(increments) = increments else { return Ok(Missing::default()) };
-        let keys = increments.dictionary().map(|entry| entry.key);
-        self.fold
-            .prepare(epoch, keys, &mut self.targets)
-            .map_err(|_| Halt::Unreadable { seq: read.seq, reason: "it carries a series of another lane".to_owned() })
+        let misplaced =
+            |_| Halt::Unreadable { seq: read.seq, reason: "it carries a series of another lane".to_owned() };
+        let mut missing = match increments {
+            None => Missing::default(),
+            Some(increments) => {
+                let keys = increments.dictionary().map(|entry| entry.key);
+                self.fold.prepare(epoch, keys, &mut self.targets).map_err(misplaced)?
+            }
+        };
+        self.prepare_corrections(epoch, read, &mut missing).map_err(misplaced)?;
+        Ok(missing)
     }
 
     /// The rows, for installing what was missing; every base goes through `meet`.
@@ -208,6 +222,7 @@ impl Machine {
         }
         let pack = &read.pack;
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
+        let mut amount = 0;
         if self.window.note(&pack.pack_id().0) {
             // The record stands twice in the log: the second one only counts as seen.
             self.note_items(pack);
@@ -217,15 +232,18 @@ impl Machine {
                 self.fold.add(*target, read.seq, stamp, 0, 0);
             }
         } else {
-            self.fold_increments(read, stamp, &mut applied);
+            amount = self.fold_increments(read, stamp, &mut applied);
             self.take_events(read, stamp, &mut applied);
+            self.apply_corrections(read, stamp);
         }
+        self.counted.add((applied.items - applied.duplicates) as u64, applied.duplicates as u64, amount);
         self.end(read, stamp);
         Ok(applied)
     }
 
-    fn fold_increments(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) {
-        let Some(increments) = &read.pack.increments else { return };
+    /// Folds what is no duplicate, and answers its sum.
+    fn fold_increments(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) -> i128 {
+        let Some(increments) = &read.pack.increments else { return 0 };
         self.sums.clear();
         self.sums.resize(self.targets.len(), (0, 0));
         let mut fold = |series: u32, amount: i64| {
@@ -242,6 +260,7 @@ impl Machine {
         for (target, (sum, items)) in self.targets.iter().zip(&self.sums) {
             self.fold.add(*target, read.seq, stamp, *sum, *items);
         }
+        self.sums.iter().fold(0, |all: i128, (sum, _)| all.wrapping_add(*sum))
     }
 
     fn take_events(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) {
@@ -318,6 +337,7 @@ impl Machine {
             dedup_from: begins.map_or(last.seq.next(), |begins| begins.from),
             dedup_stamp: begins.map_or(last.stamp, |begins| begins.stamp),
             unmet_base: self.highest_unmet(),
+            counted: self.counted,
         })
     }
 
@@ -347,6 +367,11 @@ impl Machine {
     /// The rows, for eviction.
     pub fn fold_mut(&mut self) -> &mut Fold {
         &mut self.fold
+    }
+
+    /// What it has counted.
+    pub fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     /// The dedup window.
