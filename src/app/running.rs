@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::{self, Lifecycle},
+    audit,
     config::{Config, Role},
     exit::Failure,
     ingest, lag,
@@ -191,8 +192,11 @@ impl Running {
             shutdown: streams.clone(),
             max_streams: config.admin.max_streams,
         };
+        let Backends { log, store, hot, .. } = backends;
+        let deps = audit::Deps { log: log.clone(), store: store.clone(), hot: hot.clone() };
+        let audits = admin::audit_route(deps, streams.clone());
         running.watchers = vec![
-            running.server("admin", ports.admin, admin::routes(state), config),
+            running.server("admin", ports.admin, admin::routes(state).merge(audits), config),
             // Open streams would hold the admin port's drain up: they end with it.
             running.service("streams", async move |stop| {
                 stop.cancelled().await;
