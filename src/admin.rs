@@ -1,4 +1,4 @@
-//! The admin port: what operators and their tools look at. Nothing here changes anything.
+//! The admin port: what operators and their tools look at. Nothing here changes anything but a replay of dead letters.
 //!
 //! `/` is the dashboard (three embedded files, no framework, nothing from elsewhere), `/health/livez` and
 //! `/health/readyz` answer probes from cached checks, `/metrics` is for Prometheus, `/api/v1/lag` and its stream are the
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{lag, problem::Problem, units::Span};
 
+pub mod dead_letters;
 pub mod health;
 pub mod overview;
 mod prometheus;

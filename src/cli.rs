@@ -18,7 +18,7 @@ use clap::{
     Args, CommandFactory as _, Parser, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _,
 };
 
-use self::topic::TopicCommand;
+use self::{dead_letters::DeadLettersCommand, topic::TopicCommand};
 use crate::{
     config::{Config, Layers, Role},
     exit::{Exit, Failure},
@@ -26,6 +26,7 @@ use crate::{
 
 mod completions;
 mod config;
+mod dead_letters;
 mod examples;
 mod get;
 mod lag;
@@ -88,6 +89,12 @@ enum Command {
     /// nobody. With `--check` the exit code is the verdict: 0 OK; 1 WARN, STALL, STOP or REWIND; 4 a lane has halted. 3: nobody
     /// answers.
     Lag(Configured<lag::Lag>),
+    /// The records that no lane could apply: list them, show them, replay them
+    ///
+    /// With an embedded log the running instance answers, or, with none running, the data folder; on Kafka the topic of dead
+    /// letters and the store are asked themselves.
+    #[command(subcommand, after_help = examples::DEAD_LETTERS)]
+    DeadLetters(DeadLettersCommand),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -227,7 +234,15 @@ enum Action {
     Lag(lag::Lag),
     TopicCreate,
     TopicCheck(topic::CheckArgs),
+    DeadLetters(DeadLetters),
     Completions(clap_complete::Shell),
+}
+
+/// What to do with dead letters.
+enum DeadLetters {
+    List(dead_letters::List),
+    Show(dead_letters::Show),
+    Replay(dead_letters::Replay),
 }
 
 /// A command and the layers of its configuration.
@@ -266,6 +281,14 @@ pub fn parse(
         Some(Command::Lag(lag)) => (Action::Lag(lag.args), lag.settings),
         Some(Command::Topic(TopicCommand::Create(create))) => (Action::TopicCreate, create.settings),
         Some(Command::Topic(TopicCommand::Check(check))) => (Action::TopicCheck(check.args), check.settings),
+        Some(Command::DeadLetters(command)) => {
+            let (letters, settings) = match command {
+                DeadLettersCommand::List(list) => (DeadLetters::List(list.args), list.settings),
+                DeadLettersCommand::Show(show) => (DeadLetters::Show(show.args), show.settings),
+                DeadLettersCommand::Replay(replay) => (DeadLetters::Replay(replay.args), replay.settings),
+            };
+            (Action::DeadLetters(letters), settings)
+        }
         Some(Command::Completions { shell }) => (Action::Completions(shell), Settings::default()),
     };
     Ok(Invocation { action, layers: outer.with(inner).layers(variables) })
@@ -286,6 +309,16 @@ impl Invocation {
             Action::Lag(lag) => remote::lag(lag, &Config::load(layers, Role::All)?),
             Action::TopicCreate => topic::create(&Config::load(layers, Role::All)?),
             Action::TopicCheck(args) => topic::check(&Config::load(layers, Role::All)?, &args),
+            Action::DeadLetters(letters) => {
+                let config = Config::load(layers, Role::All)?;
+                let url = config.admin_listen.client_url();
+                let command = match letters {
+                    DeadLetters::List(list) => list.into_command(&url),
+                    DeadLetters::Show(show) => show.into_command(&url),
+                    DeadLetters::Replay(replay) => replay.into_command(&url),
+                };
+                remote::dead_letters(command, &config)
+            }
             Action::Completions(shell) => completions::print(shell, Cli::command()),
         }
     }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     admin::{self, Lifecycle},
     config::{Config, Role},
+    dead_letter,
     exit::Failure,
     ingest, lag,
     progress::Progress,
@@ -191,8 +192,10 @@ impl Running {
             shutdown: streams.clone(),
             max_streams: config.admin.max_streams,
         };
+        let letters = dead_letter::Handle::new(backends.log.clone(), backends.store.clone());
+        let letters = admin::dead_letters::routes(letters);
         running.watchers = vec![
-            running.server("admin", ports.admin, admin::routes(state), config),
+            running.server("admin", ports.admin, admin::routes(state).merge(letters), config),
             // Open streams would hold the admin port's drain up: they end with it.
             running.service("streams", async move |stop| {
                 stop.cancelled().await;

@@ -4,23 +4,29 @@
 //! and does no I/O: `lane` reads the log for it, loads what [`Machine::prepare`] misses, and writes what
 //! [`Machine::take`] hands out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use crate::{
-    item::{IdScope, Lane, Namespace, PackId, Seq, Stamp},
-    log::Record,
+    item::{Coordinates, IdScope, Lane, Namespace, PackId, Seq, Stamp},
+    log::{Class, Record},
     pack::{self, Pack},
-    store::{Checkpoint, EpochRow, EventRow},
+    store::{Checkpoint, EpochRow, EventRow, Replayed},
     worker::{
         claims::Memory,
         dedup::Window,
         fold::{Fold, Missing, Taken, Target},
         halt::Halt,
+        poison::{self, Poison, Refusal},
+        replays::Replays,
     },
 };
 
+mod letters;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +37,8 @@ pub struct Read {
     /// The log's clock when it was appended.
     pub append_ms: i64,
     leader_epoch: Option<i32>,
+    /// Which dead letter it replays.
+    replayed: Option<Coordinates>,
     pack: Pack,
 }
 
@@ -38,31 +46,31 @@ impl Read {
     /// Decodes a record.
     ///
     /// # Errors
-    /// A halt: the record is newer, cannot be read, or carries what this version does not apply.
-    pub fn decode(record: &Record) -> Result<Self, Halt> {
+    /// It cannot be read: poison. It is newer, or carries what this version does not apply: a halt.
+    pub fn decode(record: &Record) -> Result<Self, Refusal> {
         let seq = record.seq;
-        let unreadable = |reason: String| Halt::Unreadable { seq, reason };
         if let Some(damage) = &record.damage {
-            return Err(unreadable(damage.clone()));
+            return Err(Poison::new(Class::Damaged, damage).into());
         }
         let pack = pack::decode(record.format, record.payload.clone()).map_err(|error| match error {
-            pack::Error::Newer(_) => Halt::Newer { seq, error },
-            error => unreadable(error.to_string()),
+            pack::Error::Newer(_) => Refusal::Halt(Halt::Newer { seq, error }),
+            error => Poison::new(Class::Malformed, error.to_string()).into(),
         })?;
         let unsupported = [
             (pack.observations.is_some(), "observations"),
             (!pack.corrections.is_empty(), "corrections"),
             (!pack.erasures.is_empty(), "erasures"),
             (pack.control.is_some(), "control settings"),
-            (pack.replayed.is_some(), "a replayed dead letter"),
         ];
         if let Some((_, what)) = unsupported.into_iter().find(|(carried, _)| *carried) {
-            return Err(Halt::Unsupported { seq, what });
+            return Err(Halt::Unsupported { seq, what }.into());
         }
         if let Some(event) = pack.events.iter().find(|event| Namespace::parse(&event.namespace).is_err()) {
-            return Err(unreadable(format!("an event's namespace is malformed: {:?}", event.namespace)));
+            let reason = format!("an event's namespace is malformed: {:?}", event.namespace);
+            return Err(Poison::new(Class::Malformed, reason).into());
         }
-        Ok(Self { seq, append_ms: record.append_ms, leader_epoch: record.leader_epoch, pack })
+        let replayed = poison::replayed(&pack);
+        Ok(Self { seq, append_ms: record.append_ms, leader_epoch: record.leader_epoch, replayed, pack })
     }
 
     /// Somebody waits for it to be stored.
@@ -120,6 +128,9 @@ pub struct Machine {
     broken_base: Option<Seq>,
     /// The one that the checkpoint named: its row may not have been read since.
     carried_unmet: Option<Seq>,
+    /// Records that are dead letters for good; the newest of them.
+    letters: BTreeSet<Seq>,
+    replays: Replays,
     targets: Vec<Target>,
     sums: Vec<(i128, u32)>,
 }
@@ -143,6 +154,8 @@ impl Machine {
             unmet: BTreeMap::new(),
             broken_base: None,
             carried_unmet: None,
+            letters: BTreeSet::new(),
+            replays: Replays::default(),
             targets: Vec::new(),
             sums: Vec::new(),
         }
@@ -170,7 +183,10 @@ impl Machine {
     }
 
     /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
-    pub fn prepare(&mut self, read: &Read) -> Result<Missing, Halt> {
+    ///
+    /// # Errors
+    /// Poison: a series of another lane. A halt: counts that no epoch has.
+    pub fn prepare(&mut self, read: &Read) -> Result<Missing, Refusal> {
         let Pack { partitions, shards, increments, .. } = &read.pack;
         let epoch = self.fold.epoch(*partitions, *shards).ok_or(Halt::Epoch {
             seq: read.seq,
@@ -179,16 +195,17 @@ impl Machine {
         })?;
         let Some(increments) = increments else { return Ok(Missing::default()) };
         let keys = increments.dictionary().map(|entry| entry.key);
-        self.fold
-            .prepare(epoch, keys, &mut self.targets)
-            .map_err(|_| Halt::Unreadable { seq: read.seq, reason: "it carries a series of another lane".to_owned() })
+        self.fold.prepare(epoch, keys, &mut self.targets).map_err(|_| Poison::misplaced().into())
     }
 
     /// The rows, for installing what was missing; every base goes through `meet`.
     pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
-        let Self { fold, unmet, next, broken_base, .. } = self;
+        let Self { fold, unmet, next, broken_base, letters, .. } = self;
         install(fold, &mut |seq, stamp| {
-            if seq >= *next {
+            if letters.contains(&seq) {
+                // A row names a record that nothing was folded from.
+                *broken_base = Some(seq);
+            } else if seq >= *next {
                 match unmet.insert(seq, stamp) {
                     Some(other) if other != stamp => *broken_base = Some(seq),
                     _ => {}
@@ -208,8 +225,9 @@ impl Machine {
         }
         let pack = &read.pack;
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
-        if self.window.note(&pack.pack_id().0) {
-            // The record stands twice in the log: the second one only counts as seen.
+        let is_replayed = self.is_replayed_before(read);
+        if self.window.note(&pack.pack_id().0) || is_replayed {
+            // The record, or the replay, stands twice in the log: the second one only counts as seen.
             self.note_items(pack);
             applied.duplicates = applied.items;
             // Ingest may have shown it in the hot view under this seq: a publish takes it out again.
@@ -219,6 +237,9 @@ impl Machine {
         } else {
             self.fold_increments(read, stamp, &mut applied);
             self.take_events(read, stamp, &mut applied);
+            if let Some(at) = read.replayed {
+                self.replays.apply(at, Replayed { topic_id: self.lane.topic_id, seq: read.seq, stamp });
+            }
         }
         self.end(read, stamp);
         Ok(applied)

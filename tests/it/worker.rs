@@ -3,6 +3,7 @@
 
 mod bounds;
 mod checkpoint;
+mod dead_letters;
 mod fixture;
 mod flush;
 mod halts;
