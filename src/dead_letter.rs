@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::{
     item::{Coordinates, PackId, Seq},
     log::{self, Class, DeadLetter, DeadLetters, Found, Log, Place, Record},
-    pack::{self, FORMAT, Pack},
+    pack::{self, Pack},
     retry::{Classified, Kind},
     store::{self, EpochRow, Replayed, Store},
     worker::{machine::Read, poison, poison::Refusal},
@@ -189,7 +189,7 @@ impl Handle {
         if dry_run {
             return Ok(Outcome::WouldReplay);
         }
-        let appended = self.log.append(at.lane.partition, FORMAT, again(pack, at)).await;
+        let appended = self.log.append(at.lane.partition, pack.version, again(pack, at)).await;
         match appended {
             Ok(appended) => Ok(Outcome::Replayed(appended.seq)),
             Err(error) if error.kind() == Kind::Permanent => Ok(Outcome::Left(error.to_string())),

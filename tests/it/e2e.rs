@@ -2,6 +2,7 @@
 
 mod access_log;
 mod counters;
+mod dead_letters;
 mod faults;
 mod http;
 mod leaving;

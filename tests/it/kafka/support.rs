@@ -82,6 +82,11 @@ impl Topic {
         format!("{}.dead", self.name)
     }
 
+    pub async fn delete_dead(&self) {
+        let deleted = self.admin().delete_topics(&[&self.dead()], &waiting()).await.unwrap();
+        deleted[0].as_ref().unwrap();
+    }
+
     pub async fn delete(&self) {
         let deleted = self.admin().delete_topics(&[&self.name], &waiting()).await.unwrap();
         deleted[0].as_ref().unwrap();
