@@ -1,5 +1,5 @@
-//! The admin port: what operators and their tools look at. Nothing here changes anything but a repair (`audit`), which appends
-//! to the log.
+//! The admin port: what operators and their tools look at. Nothing here changes anything but a repair (`audit`) and a replay of
+//! dead letters, which append to the log.
 //!
 //! `/` is the dashboard (three embedded files, no framework, nothing from elsewhere), `/health/livez` and
 //! `/health/readyz` answer probes from cached checks, `/metrics` is for Prometheus, `/api/v1/lag` and its stream are the
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{lag, problem::Problem, units::Span};
 
 mod audit;
+pub mod dead_letters;
 pub mod health;
 pub mod overview;
 mod prometheus;

@@ -18,7 +18,7 @@ use clap::{
     Args, CommandFactory as _, Parser, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _,
 };
 
-use self::topic::TopicCommand;
+use self::{dead_letters::DeadLettersCommand, topic::TopicCommand};
 use crate::{
     config::{Config, Layers, Role},
     exit::{Exit, Failure},
@@ -27,6 +27,7 @@ use crate::{
 mod audit;
 mod completions;
 mod config;
+mod dead_letters;
 mod examples;
 mod get;
 mod lag;
@@ -97,6 +98,12 @@ enum Command {
     /// embedded backends the running instance does it, or, when none runs, the data folder is opened. Exit code 0: nothing
     /// differs; 1: something does; 3: a backend cannot be reached.
     Audit(Configured<audit::Audit>),
+    /// The records that no lane could apply: list them, show them, replay them
+    ///
+    /// With an embedded log the running instance answers, or, with none running, the data folder; on Kafka the topic of dead
+    /// letters and the store are asked themselves.
+    #[command(subcommand, after_help = examples::DEAD_LETTERS)]
+    DeadLetters(DeadLettersCommand),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -237,7 +244,15 @@ enum Action {
     Audit(audit::Audit),
     TopicCreate,
     TopicCheck(topic::CheckArgs),
+    DeadLetters(DeadLetters),
     Completions(clap_complete::Shell),
+}
+
+/// What to do with dead letters.
+enum DeadLetters {
+    List(dead_letters::List),
+    Show(dead_letters::Show),
+    Replay(dead_letters::Replay),
 }
 
 /// A command and the layers of its configuration.
@@ -277,6 +292,14 @@ pub fn parse(
         Some(Command::Audit(audit)) => (Action::Audit(audit.args), audit.settings),
         Some(Command::Topic(TopicCommand::Create(create))) => (Action::TopicCreate, create.settings),
         Some(Command::Topic(TopicCommand::Check(check))) => (Action::TopicCheck(check.args), check.settings),
+        Some(Command::DeadLetters(command)) => {
+            let (letters, settings) = match command {
+                DeadLettersCommand::List(list) => (DeadLetters::List(list.args), list.settings),
+                DeadLettersCommand::Show(show) => (DeadLetters::Show(show.args), show.settings),
+                DeadLettersCommand::Replay(replay) => (DeadLetters::Replay(replay.args), replay.settings),
+            };
+            (Action::DeadLetters(letters), settings)
+        }
         Some(Command::Completions { shell }) => (Action::Completions(shell), Settings::default()),
     };
     Ok(Invocation { action, layers: outer.with(inner).layers(variables) })
@@ -298,6 +321,16 @@ impl Invocation {
             Action::Audit(args) => audit::audit(args, &Config::load(layers, Role::All)?),
             Action::TopicCreate => topic::create(&Config::load(layers, Role::All)?),
             Action::TopicCheck(args) => topic::check(&Config::load(layers, Role::All)?, &args),
+            Action::DeadLetters(letters) => {
+                let config = Config::load(layers, Role::All)?;
+                let url = config.admin_listen.client_url();
+                let command = match letters {
+                    DeadLetters::List(list) => list.into_command(&url),
+                    DeadLetters::Show(show) => show.into_command(&url),
+                    DeadLetters::Replay(replay) => replay.into_command(&url),
+                };
+                remote::dead_letters(command, &config)
+            }
             Action::Completions(shell) => completions::print(shell, Cli::command()),
         }
     }

@@ -1,4 +1,4 @@
-//! The commands that talk to a running instance over HTTP: `send`, `get` and `lag`.
+//! The commands that talk to a running instance over HTTP: `send`, `get`, `lag` and `dead-letters`.
 //!
 //! Each command is plain options in, text out: `send::run`, `get::run` and `lag::run` write what they found to a [`Console`]
 //! and return what decides the exit code, so that tests run them as they are. Flags are `cli`'s, defaults that come from
@@ -14,6 +14,7 @@ use std::{
 
 pub mod audit;
 pub mod combined;
+pub mod dead_letters;
 pub mod get;
 pub mod http;
 pub mod lag;

@@ -110,6 +110,15 @@ pub struct Lane {
     pub partition: u32,
 }
 
+/// Where a record stands: what names a dead letter for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Coordinates {
+    /// The lane.
+    pub lane: Lane,
+    /// The offset in it.
+    pub seq: Seq,
+}
+
 /// One layout of one life of the topic: names rows, not order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub [u8; 8]);

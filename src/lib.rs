@@ -8,6 +8,7 @@
 //!    The [`hot`] view gets the pack's sums at once.
 //! 3. A [`worker`] runs one lane per partition: it drops what it has seen, folds the rest into absolute totals, flushes
 //!    them to the [`store`] and moves the checkpoint behind them. [`retry`] says what an error means and how long to wait.
+//!    What no lane can apply is kept, and replayed when it can be read: [`dead_letter`].
 //! 4. [`query`] answers from the hot view and reads through to the store; [`progress`] waits until a receipt is stored.
 //! 5. [`lag`] measures what is in the log and not in the store; [`admin`] shows it, with health and [`metrics`].
 //!
@@ -28,6 +29,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
+pub mod dead_letter;
 pub mod exit;
 pub mod hot;
 pub mod ingest;

@@ -24,8 +24,11 @@ use crate::{
     units::{Size, Span},
 };
 
+mod dead;
 pub mod embedded;
 pub mod kafka;
+
+pub use dead::{Class, DeadLetter, DeadLetters, Found, Place};
 
 /// Settings under `log.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -223,6 +226,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// Whether the log can take an append now; the error says what is wrong.
     async fn check(&self) -> Result<(), Error>;
+
+    /// Where records go that no lane can apply. With a log that has no such place they halt their lane.
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        None
+    }
 }
 
 /// A reader of one partition.

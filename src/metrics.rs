@@ -77,7 +77,7 @@ catalogue! {
     LANE_PACKS = Shape::Counter, "tallymark_lane_packs_total", ["partition"], "Packs applied.";
     LANE_ITEMS = Shape::Counter, "tallymark_lane_items_total", ["partition"], "Items applied, duplicates included.";
     LANE_DUPLICATES = Shape::Counter, "tallymark_lane_duplicate_items_total", ["partition"], "Items dropped because their id was seen within the dedup window.";
-    LANE_POISONED = Shape::Counter, "tallymark_lane_unreadable_records_total", ["partition"], "Records that could not be read.";
+    DEAD_LETTERS = Shape::Counter, "tallymark_dead_letters_total", ["partition", "reason"], "Records that no lane can apply and that went to the dead letters, by reason (damaged, malformed, misplaced, replay, before).";
     LANE_APPLY_SECONDS = Shape::Histogram(SECONDS), "tallymark_lane_apply_seconds", [], "Decoding, deduplicating and folding one batch of packs.";
     LANE_ROWS = Shape::Gauge, "tallymark_lane_rows", ["partition"], "Rows in a lane's memory.";
     LANE_DIRTY_ROWS = Shape::Gauge, "tallymark_lane_dirty_rows", ["partition"], "Rows that the store does not have yet.";

@@ -50,6 +50,7 @@ mod tags;
 mod totals;
 
 pub use routes::routes;
+pub(crate) use {freshness::rfc3339, params::Params};
 
 /// Settings under `query.`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

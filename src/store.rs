@@ -11,6 +11,7 @@
 //! - **S6** A server that has started again, and may have forgotten the last that it acknowledged, answers
 //!   [`Store::generations`] with another generation than before, from its first answer on. A lost connection alone does not
 //!   change it. A store that goes down with this process alone names no server.
+//! - **S7** What is known of a dead letter's replay outlives every later word that it is a dead letter, whatever the stamps.
 //!
 //! Backends: [`embedded`] (local disk), [`scylla`] (CQL), [`memory`] (tests and the model). Which one runs is decided in
 //! `app.rs` alone.
@@ -29,10 +30,12 @@ use crate::{
 
 mod counted;
 pub mod embedded;
+mod letters;
 pub mod memory;
 pub mod scylla;
 
 pub use counted::Counted;
+pub use letters::{LetterRow, Letters, Replayed};
 
 /// What `store.datacenter` is while nobody names one.
 pub const ANY_DATACENTER: &str = "auto";
@@ -255,9 +258,9 @@ impl Classified for Error {
 }
 
 /// The durable store: everything that a worker needs of it. See the module's laws.
-pub trait Store: Totals + Events + Ledger {}
+pub trait Store: Totals + Events + Ledger + Letters {}
 
-impl<S: Totals + Events + Ledger> Store for S {}
+impl<S: Totals + Events + Ledger + Letters> Store for S {}
 
 /// Totals, a row for each series and lane.
 #[async_trait]

@@ -3,6 +3,7 @@
 //! - [`assignment`]: which lanes this process runs; the service.
 //! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
 //! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
+//! - [`poison`]: what no lane can apply; [`replays`]: which dead letters were applied after all.
 //! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost; [`trail`]: when the checkpoint may move.
 //! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
@@ -26,6 +27,8 @@ mod lane;
 pub mod lives;
 pub mod machine;
 mod meters;
+pub mod poison;
+pub mod replays;
 mod resume;
 mod stamp;
 mod tenure;

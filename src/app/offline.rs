@@ -1,4 +1,4 @@
-//! Answers for `get` and `lag` from the data folder itself, when no instance runs that could be asked.
+//! Answers for `get`, `lag` and `dead-letters` from the data folder itself, when no instance runs that could be asked.
 //!
 //! [`open`] takes the folder's lock, as an instance does, so it never reads beside one. What it opens is served on a
 //! loopback port of its own for as long as the command asks, by the same rooms and in the same words as an instance:
@@ -7,12 +7,13 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::backends::{self, Folders};
 use crate::{
-    admin, config::Config, data_dir, exit::Failure, hot, ingest, lag, progress::Progress, query, server,
+    admin, config::Config, data_dir, dead_letter, exit::Failure, hot, ingest, lag, progress::Progress, query, server,
     worker::board::Board,
 };
 
@@ -73,6 +74,7 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
     // Answers say how far the store trails: that must have been measured before the first of them.
     let _ = tokio::time::timeout(config.lag.timeout.0, lag.subscribe().changed()).await;
 
+    let letters = dead_letter::Handle::new(log.clone(), store.clone());
     let measured = lag.clone();
     let deps = query::Deps {
         progress: Arc::new(Progress::new(store.clone(), &log.topology().topic)),
@@ -83,13 +85,40 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
     };
     let router = query::routes(query::Handle::new(&config.query, &config.hot.options, deps))
         .merge(admin::lag_route(lag))
+        .merge(admin::dead_letters::routes(letters))
         .fallback(ingest::not_found);
+    let url = serve(config, router, &stop, &mut tasks).await?;
+    Ok(Some(Folder { url, path, stop, tasks, _folders: folders }))
+}
+
+/// Opens log and store to answer for the dead letters alone: on servers there may be no instance at the configured
+/// address, and none is needed.
+///
+/// # Errors
+/// Log or store cannot be reached or used.
+pub async fn dead_letters(config: &Config) -> Result<Folder, Failure> {
+    let folders = Folders::lock(config).map_err(|error| Failure::failed(error.to_string()))?;
+    let log = backends::open_log(config, &folders).await?;
+    let store = backends::open_store(config, &folders).await?;
+    let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+    let router = admin::dead_letters::routes(dead_letter::Handle::new(log, store)).fallback(ingest::not_found);
+    let url = serve(config, router, &stop, &mut tasks).await?;
+    Ok(Folder { url, path: PathBuf::new(), stop, tasks, _folders: folders })
+}
+
+/// Serves on a loopback port of the moment; answers where.
+async fn serve(
+    config: &Config,
+    router: Router,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<String, Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot answer on a loopback port: {error}"));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?;
     let url = format!("http://{}", listener.local_addr().map_err(cannot)?);
     let (options, stopped) = (config.http.clone(), stop.clone());
     tasks.spawn(async move { server::serve(listener, router, &options, stopped).await });
-    Ok(Some(Folder { url, path, stop, tasks, _folders: folders }))
+    Ok(url)
 }
 
 impl Folder {

@@ -15,6 +15,7 @@ use crate::{
     admin::{self, Lifecycle},
     audit,
     config::{Config, Role},
+    dead_letter,
     exit::Failure,
     ingest, lag,
     progress::Progress,
@@ -195,8 +196,10 @@ impl Running {
         let Backends { log, store, hot, .. } = backends;
         let deps = audit::Deps { log: log.clone(), store: store.clone(), hot: hot.clone() };
         let audits = admin::audit_route(deps, streams.clone());
+        let letters = admin::dead_letters::routes(dead_letter::Handle::new(log.clone(), store.clone()));
+        let routes = admin::routes(state).merge(audits).merge(letters);
         running.watchers = vec![
-            running.server("admin", ports.admin, admin::routes(state).merge(audits), config),
+            running.server("admin", ports.admin, routes, config),
             // Open streams would hold the admin port's drain up: they end with it.
             running.service("streams", async move |stop| {
                 stop.cancelled().await;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     hot::{HotKey, HotKind},
-    item::{Lane, Seq},
+    item::{Coordinates, Lane, Seq},
     log::Bounds,
     store::{Checkpoint, EpochRow, RowName, ShardKey, Slice},
 };
@@ -58,7 +58,8 @@ impl Pass<'_> {
         let (begin, not_before) = self.begin(bounds).await?;
         let at = checkpoint.as_ref().map(|checkpoint| checkpoint.seq);
         let whole = begin == Seq(0) && not_before == Seq(0);
-        let mut recount = Recount::new(lane, begin, not_before, self.epochs, self.options.naive);
+        let letters = self.letters(lane, begin).await?;
+        let mut recount = Recount::new(lane, begin, not_before, self.epochs, &letters, self.options.naive);
         let before = checkpoint.as_ref().and_then(|checkpoint| checkpoint.counted.since.0.checked_sub(1)).map(Seq);
         at.into_iter().chain(before).for_each(|seq| recount.mark(seq));
 
@@ -90,6 +91,29 @@ impl Pass<'_> {
     async fn checkpoint(&self, lane: Lane) -> Result<Option<Checkpoint>, Error> {
         let rows = self.deps.store.lanes(&self.deps.log.topology().topic).await?;
         Ok(rows.into_iter().find(|row| row.lane == lane).and_then(|row| row.checkpoint))
+    }
+
+    /// The records from `begin` on that are dead letters for good.
+    async fn letters(&self, lane: Lane, begin: Seq) -> Result<Vec<Seq>, Error> {
+        let (mut letters, mut from) = (Vec::new(), begin);
+        loop {
+            let topic = &self.deps.log.topology().topic;
+            let page = self.deps.store.letters(topic, lane, from, Seq(u64::MAX), PAGE).await?;
+            letters.extend(page.iter().map(|row| row.seq));
+            match page.last().filter(|_| page.len() == PAGE) {
+                Some(last) => from = last.seq.next(),
+                None => return Ok(letters),
+            }
+        }
+    }
+
+    /// Tells the recount what the store knows of a dead letter that was replayed.
+    async fn tell_replayed(&self, recount: &mut Recount, at: Coordinates) -> Result<(), Error> {
+        let topology = self.deps.log.topology();
+        let rows = self.deps.store.letters(&topology.topic, at.lane, at.seq, at.seq, 1).await?;
+        let by = rows.iter().find(|row| row.seq == at.seq).and_then(|row| row.replayed);
+        recount.tell_replayed(Lane { topic_id: topology.topic_id, partition: self.partition }, at, by);
+        Ok(())
     }
 
     /// Where to begin to read, and from where on items may count.
@@ -200,7 +224,9 @@ impl Pass<'_> {
                 return Err(Error::Short { partition: self.partition, at: recount.next() });
             }
             for record in records.iter().take_while(|record| record.seq < target) {
-                recount.add(record, book)?;
+                while let Some(at) = recount.add(record, book)? {
+                    self.tell_replayed(recount, at).await?;
+                }
                 if recount.rows().max(book.len()) > self.options.max_rows {
                     return Err(Error::TooManyRows { partition: self.partition, max_rows: self.options.max_rows });
                 }

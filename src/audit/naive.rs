@@ -3,13 +3,14 @@
 //! Only the record's codec and the hash of an event's id are shared. It is slow and plain on purpose: what it and the lane
 //! agree on is hardly a mistake that both have made. Memory: a sum for each series, and each id that is within its window.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
-    item::IdScope,
+    item::{Coordinates, IdScope},
     log::Record,
     pack,
     store::{Counted, EpochRow},
+    worker::poison,
 };
 
 /// An hour ahead of the ingest's clock a broker's clock is no longer believed.
@@ -32,6 +33,8 @@ pub(super) struct Naive {
     counting: bool,
     sums: HashMap<(u32, u32, Vec<u8>), i128>,
     counted: Counted,
+    /// Dead letters that a pack has replayed.
+    replayed: HashSet<Coordinates>,
 }
 
 impl Naive {
@@ -47,7 +50,18 @@ impl Naive {
             counting: false,
             sums: HashMap::new(),
             counted,
+            replayed: HashSet::new(),
         }
+    }
+
+    /// This dead letter was replayed by a pack from before.
+    pub(super) fn has_replayed(&mut self, at: Coordinates) {
+        self.replayed.insert(at);
+    }
+
+    /// Passes a dead letter.
+    pub(super) fn pass(&mut self) {
+        self.stamp = self.stamp.saturating_add(1);
     }
 
     /// From the next record on items count; those before it are only noted.
@@ -71,8 +85,7 @@ impl Naive {
     /// Counts a record.
     pub(super) fn add(&mut self, record: &Record) {
         let Ok(pack) = pack::decode(record.format, record.payload.clone()) else {
-            self.stamp = self.stamp.saturating_add(1);
-            return;
+            return self.pass();
         };
         let clock_ms = record.append_ms.min(pack.receive_ms.saturating_add(AHEAD_MS));
         self.stamp = self.stamp.saturating_add(1).max(clock_ms.saturating_mul(1000));
@@ -82,7 +95,12 @@ impl Naive {
             noted.retain(|_, noted| self.is_live(*noted));
             self.noted = noted;
         }
-        let again = self.seen(pack.pack_id().0);
+        let twice = self.seen(pack.pack_id().0);
+        let replays = poison::replayed(&pack);
+        let again = twice || replays.is_some_and(|at| self.replayed.contains(&at));
+        if !again && self.counting {
+            self.replayed.extend(replays);
+        }
         if let Some(increments) = &pack.increments {
             let keys: Vec<&[u8]> = increments.dictionary().map(|entry| entry.key).collect();
             for item in increments.iter() {

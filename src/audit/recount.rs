@@ -1,7 +1,8 @@
 //! One lane, recounted: its log through the lane's own code, with no store behind it. Pure.
 //!
 //! [`Recount::add`] takes records in order: first those that only fill the dedup window, then those that count. Every row
-//! that a pack changes is told to the [`Book`]; control totals are kept at the seqs that were asked for.
+//! that a pack changes is told to the [`Book`]; control totals are kept at the seqs that were asked for. Dead letters are passed
+//! as the lane passes them, and what the store knows of replays from before the recount is told by whoever reads the log.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,13 @@ use super::{
     report::{Control, Tally},
 };
 use crate::{
-    item::{Lane, Seq, Stamp},
+    item::{Coordinates, Lane, Seq, Stamp},
     log::Record,
-    store::{Checkpoint, Counted, EpochRow, ShardKey},
+    store::{Checkpoint, Counted, EpochRow, Replayed, ShardKey},
     worker::{
         halt::Halt,
         machine::{Machine, Read},
+        poison::Refusal,
     },
 };
 
@@ -46,8 +48,17 @@ pub(super) struct Recount {
 impl Recount {
     /// A recount that reads from `begin` on. Items count from `not_before` on at the earliest: when `begin` is the lane's
     /// first record at once, otherwise when the window is full, so that no duplicate is taken for new.
-    pub(super) fn new(lane: Lane, begin: Seq, not_before: Seq, epochs: &[EpochRow], naive: bool) -> Self {
-        let machine = Machine::new(lane, begin, Stamp(0), epochs.to_vec(), usize::MAX);
+    /// `letters`: the records that the store knows as dead letters of the lane.
+    pub(super) fn new(
+        lane: Lane,
+        begin: Seq,
+        not_before: Seq,
+        epochs: &[EpochRow],
+        letters: &[Seq],
+        naive: bool,
+    ) -> Self {
+        let mut machine = Machine::new(lane, begin, Stamp(0), epochs.to_vec(), usize::MAX);
+        machine.know_letters(letters.iter().copied());
         let of_topic: Vec<_> = epochs.iter().filter(|epoch| epoch.topic_id == lane.topic_id).cloned().collect();
         let window = of_topic.first().map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
         let whole = begin == Seq(0) && not_before == Seq(0);
@@ -94,24 +105,54 @@ impl Recount {
         self.machine.fold().len()
     }
 
-    /// Takes the next record.
-    pub(super) fn add(&mut self, record: &Record, book: &mut Book) -> Result<(), Error> {
-        let read = Read::decode(record).map_err(|halt| halted(self.partition, &halt))?;
-        self.begin_to_count(record.seq, self.machine.stamp().after(record.append_ms, read.receive_ms()));
-        match &mut self.fills {
-            Some(Fills { first, .. }) => {
-                self.machine.rebuild(&read).map_err(|halt| halted(self.partition, &halt))?;
-                first.get_or_insert(self.machine.stamp());
+    /// Takes the next record. When it replays a dead letter, and it is not known what has become of that, it is not taken: this
+    /// is to be told first ([`Recount::tell_replayed`]).
+    pub(super) fn add(&mut self, record: &Record, book: &mut Book) -> Result<Option<Coordinates>, Error> {
+        match self.machine.judge_whole(record) {
+            Ok(read) => {
+                self.begin_to_count(record.seq, self.machine.stamp().after(record.append_ms, read.receive_ms()));
+                if let Some(at) = self.machine.lacks_replay(&read).filter(|_| self.fills.is_none()) {
+                    return Ok(Some(at));
+                }
+                self.take(record, &read, book)?;
             }
-            None => self.apply(&read, book)?,
-        }
-        if let Some(naive) = &mut self.naive {
-            naive.add(record);
+            Err(Refusal::Poison(_)) => {
+                self.begin_to_count(record.seq, self.machine.letter_stamp());
+                self.machine.bury(record).map_err(|halt| halted(self.partition, &halt))?;
+                if let Some(naive) = &mut self.naive {
+                    naive.pass();
+                }
+            }
+            Err(Refusal::Halt(halt)) => return Err(halted(self.partition, &halt)),
         }
         if let Some(kept) = self.marks.get_mut(&record.seq) {
             *kept = self.from.is_some().then_some(*self.machine.counted());
         }
+        Ok(None)
+    }
+
+    fn take(&mut self, record: &Record, read: &Read, book: &mut Book) -> Result<(), Error> {
+        match &mut self.fills {
+            Some(Fills { first, .. }) => {
+                self.machine.rebuild(read).map_err(|halt| halted(self.partition, &halt))?;
+                first.get_or_insert(self.machine.stamp());
+            }
+            None => self.apply(read, book)?,
+        }
+        if let Some(naive) = &mut self.naive {
+            naive.add(record);
+        }
         Ok(())
+    }
+
+    /// Takes what the store knows of a dead letter's replay. Packs that are recounted speak for themselves.
+    pub(super) fn tell_replayed(&mut self, lane: Lane, at: Coordinates, by: Option<Replayed>) {
+        let is_counted = |by: &Replayed| by.topic_id == lane.topic_id && self.from.is_some_and(|from| by.seq >= from);
+        let by = by.filter(|by| !is_counted(by));
+        if let Some(naive) = self.naive.as_mut().filter(|_| by.is_some()) {
+            naive.has_replayed(at);
+        }
+        self.machine.install_replay(at, by);
     }
 
     /// Items count from `seq` on, whose stamp this is, when everything that the window could hold by then has been noted: what
@@ -135,7 +176,14 @@ impl Recount {
 
     fn apply(&mut self, read: &Read, book: &mut Book) -> Result<(), Error> {
         loop {
-            let missing = self.machine.prepare(read).map_err(|halt| halted(self.partition, &halt))?;
+            let missing = match self.machine.prepare(read) {
+                Ok(missing) => missing,
+                Err(Refusal::Halt(halt)) => return Err(halted(self.partition, &halt)),
+                Err(Refusal::Poison(poison)) => {
+                    let reason = format!("record {} is none of its: {}", read.seq, poison.reason);
+                    return Err(Error::Lane { partition: self.partition, reason });
+                }
+            };
             if missing.is_empty() {
                 break;
             }

@@ -55,6 +55,12 @@ Examples:
   tallymark schema apply --store scylla://127.0.0.1:9042/trial --set store.replication=1
   tallymark schema apply --dry-run --config tallymark.toml";
 
+pub const DEAD_LETTERS: &str = "\
+Examples:
+  tallymark dead-letters list
+  tallymark dead-letters show 3 1042
+  tallymark dead-letters replay --dry-run";
+
 pub const COMPLETIONS: &str = "\
 Examples:
   tallymark completions bash > /etc/bash_completion.d/tallymark

@@ -5,12 +5,13 @@
 
 use std::io::{self, IsTerminal as _};
 
-use super::{block_on, get::Get, lag::Lag, send::Send};
+use super::{block_on, dead_letters::Command, get::Get, lag::Lag, send::Send};
 use crate::{
     app::offline,
     client::{self, Console},
     config::Config,
     exit::{Exit, Failure},
+    url::LogUrl,
 };
 
 impl From<client::Error> for Failure {
@@ -109,4 +110,26 @@ pub(super) fn lag(lag: Lag, config: &Config) -> Result<Exit, Failure> {
         ask(config, asked, console, question).await
     })?;
     Ok(if check { exit(verdict.exit_code()) } else { Exit::Done })
+}
+
+pub(super) fn dead_letters(command: Command, config: &Config) -> Result<Exit, Failure> {
+    let Command { mut options, named } = command;
+    let asked = (options.admin_url.clone(), named);
+    let is_replay = matches!(options.action, client::dead_letters::Action::Replay { .. });
+    let summary = with_console(async |console| {
+        // On servers whoever can reach them can ask; where log and store are files only the instance that has them can.
+        if !named && matches!(config.log.url, LogUrl::Kafka { .. }) {
+            let served = offline::dead_letters(config).await?;
+            options.admin_url = served.url().to_owned();
+            let answered = client::dead_letters::run(&options, console).await;
+            served.close().await;
+            return Ok(answered?);
+        }
+        let question = async |url, console: &mut Console<'_>| {
+            options.admin_url = url;
+            client::dead_letters::run(&options, console).await
+        };
+        ask(config, asked, console, question).await
+    })?;
+    Ok(if is_replay && summary.left > 0 { Exit::Failed } else { Exit::Done })
 }

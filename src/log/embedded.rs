@@ -15,6 +15,7 @@ mod disk;
 mod identity;
 mod journal;
 mod keeper;
+mod letters;
 mod partition;
 mod record;
 mod retention;
@@ -44,7 +45,7 @@ use self::{
     partition::Partition,
     shared::{Limits, Shared},
 };
-use super::{Appended, Bounds, Change, Error, Log, Options, Record, Topology};
+use super::{Appended, Bounds, Change, DeadLetters, Error, Log, Options, Record, Topology};
 use crate::{item::Seq, retry::Kind, units::Size};
 
 /// Partitions of a new log, where the settings leave it open.
@@ -257,5 +258,9 @@ impl Log for Embedded {
         tokio::time::timeout(CHECK_TIMEOUT, asking)
             .await
             .unwrap_or_else(|_| Err(Error::new(Kind::Transient, "the log's disk does not answer")))
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
     }
 }

@@ -3,6 +3,7 @@
 //! - `connection`: how a client reaches the cluster; `chatter`: what the clients say; `closing`: how they end.
 //! - `producer`: appends. `side`: questions about bounds, identity and health. `reader`: reads of one partition.
 //! - `fetcher`, `slots`, `cursor`: what a lane reads; `member`: which lanes this process runs.
+//! - `dead`: the topic of dead letters; `dead_topic`: its settings.
 //! - [`topic`]: the settings that the laws need, made and checked; `identity`: whether it is still the same topic.
 //! - [`ffi`]: three calls that rdkafka's safe interface lacks; the only `unsafe` of the program.
 //!
@@ -27,6 +28,7 @@ use self::{
     closing::Closing,
     connection::Connection,
     cursor::Cursor,
+    dead::Dead,
     fetcher::{Fetcher, Purpose},
     identity::Identity,
     member::Member,
@@ -34,7 +36,7 @@ use self::{
     reader::Readers,
     side::{Asking, Side},
 };
-use super::{Appended, Bounds, Change, Error, Log, Options, Record, Topology};
+use super::{Appended, Bounds, Change, DeadLetters, Error, Log, Options, Record, Topology};
 use crate::{
     item::{Seq, TopicId},
     retry::Kind,
@@ -46,6 +48,8 @@ mod chatter;
 mod closing;
 mod connection;
 mod cursor;
+mod dead;
+mod dead_topic;
 mod errors;
 mod fetcher;
 #[expect(unsafe_code, reason = "three calls that rdkafka's safe interface lacks, each with its argument")]
@@ -89,6 +93,7 @@ struct Inner {
     readers: Readers,
     read_ahead: usize,
     closing: Closing,
+    dead: Dead,
 }
 
 /// The log on Kafka.
@@ -149,9 +154,11 @@ impl Kafka {
         warmed.unwrap_or_else(|_| Err(Error::new(Kind::Transient, "connecting to the brokers was broken off")))?;
 
         let (asking, answering) = Asking::new(side.clone());
+        let dead = Dead::new(&side, max_record, deadline, closing.clone());
         let readers = Readers::new(connection.clone(), closing.clone());
         let read_ahead = needs.read_ahead.max(1);
-        let inner = Arc::new(Inner { connection, identity: identity.clone(), asking, readers, read_ahead, closing });
+        let inner =
+            Arc::new(Inner { connection, identity: identity.clone(), asking, readers, read_ahead, closing, dead });
         let (interval, tidied) = (options.identity_interval.0, inner.clone());
         let tasks = [
             AbortOnDropHandle::new(tokio::spawn(answering)),
@@ -160,6 +167,7 @@ impl Kafka {
                 loop {
                     tokio::time::sleep(TIDY).await;
                     tidied.readers.tidy();
+                    tidied.dead.tidy();
                 }
             })),
         ];
@@ -229,7 +237,7 @@ impl Log for Kafka {
         }
         let place = &self.acknowledged[partition as usize];
         let after = place.load(Ordering::Acquire);
-        let appended = self.producer.append(number, format, payload).await?;
+        let appended = self.producer.append(number, format, None, payload).await?;
         self.in_place(place, after, appended).await
     }
 
@@ -315,5 +323,9 @@ impl Log for Kafka {
             ));
         }
         self.inner.identity.look().await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(&self.inner.dead)
     }
 }

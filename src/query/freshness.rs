@@ -84,7 +84,7 @@ impl Inner {
 const YEAR_0_MS: i64 = -62_167_219_200_000;
 
 /// RFC 3339 in UTC with milliseconds; the milliseconds themselves outside of the years that it can say.
-pub(super) fn rfc3339(time_ms: i64) -> String {
+pub(crate) fn rfc3339(time_ms: i64) -> String {
     match Timestamp::from_millisecond(time_ms) {
         Ok(time) if time_ms >= YEAR_0_MS => format!("{time:.3}"),
         _ => time_ms.to_string(),

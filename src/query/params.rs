@@ -19,16 +19,16 @@ const DEFAULT_LIMIT: usize = 100;
 
 /// The parameters of a request that nobody has taken yet.
 #[derive(Debug)]
-pub(super) struct Params(Vec<(String, String)>);
+pub(crate) struct Params(Vec<(String, String)>);
 
 /// 400 with the code of the refusal.
-pub(super) fn refuse(what: &str, invalid: &Invalid) -> Problem {
+pub(crate) fn refuse(what: &str, invalid: &Invalid) -> Problem {
     Problem::bad_request(invalid.code, format!("{what}: {invalid}"))
 }
 
 impl Params {
     /// Reads a query string. Repeated names and broken encoding are refused.
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -45,13 +45,13 @@ impl Params {
     }
 
     /// The value of a parameter, if it is given.
-    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
     /// Every parameter whose name begins with `prefix`, without it, sorted.
-    pub(super) fn take_all(&mut self, prefix: &str) -> Vec<(String, String)> {
+    pub(crate) fn take_all(&mut self, prefix: &str) -> Vec<(String, String)> {
         let (taken, left) = std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
         self.0 = left;
         let mut taken: Vec<(String, String)> = taken;
@@ -63,12 +63,12 @@ impl Params {
     }
 
     /// `limit`: 1 to 1000, 100 when it is not given.
-    pub(super) fn limit(&mut self) -> Result<usize, Problem> {
+    pub(crate) fn limit(&mut self) -> Result<usize, Problem> {
         Ok(self.count("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT))
     }
 
     /// A count of 1 to `most`.
-    pub(super) fn count(&mut self, name: &str, most: usize) -> Result<Option<usize>, Problem> {
+    pub(crate) fn count(&mut self, name: &str, most: usize) -> Result<Option<usize>, Problem> {
         let Some(text) = self.take(name) else { return Ok(None) };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text.parse() {
@@ -81,7 +81,7 @@ impl Params {
     }
 
     /// A point in time: RFC 3339, or integer milliseconds since 1970.
-    pub(super) fn time_ms(&mut self, name: &str) -> Result<Option<i64>, Problem> {
+    pub(crate) fn time_ms(&mut self, name: &str) -> Result<Option<i64>, Problem> {
         let Some(text) = self.take(name) else { return Ok(None) };
         time_ms(&text).map(Some).ok_or_else(|| {
             let detail = format!("`{name}` must be RFC 3339 (2026-01-31T12:00:00Z) or integer milliseconds since 1970");
@@ -90,7 +90,7 @@ impl Params {
     }
 
     /// Refuses what nobody has taken. `known` lists what there is, for people.
-    pub(super) fn finish(self, known: &str) -> Result<(), Problem> {
+    pub(crate) fn finish(self, known: &str) -> Result<(), Problem> {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => {
@@ -114,7 +114,7 @@ fn time_ms(text: &str) -> Option<i64> {
 }
 
 /// Decodes percent-encoded UTF-8; with `plus`, a `+` stands for a blank. `None` when it is neither.
-pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
+pub(crate) fn decode(text: &str, plus: bool) -> Option<String> {
     let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -129,14 +129,14 @@ pub(super) fn decode(text: &str, plus: bool) -> Option<String> {
 }
 
 /// What a path ends in after `prefix`, decoded.
-pub(super) fn path_end(path: &str, prefix: &str) -> Result<String, Problem> {
+pub(crate) fn path_end(path: &str, prefix: &str) -> Result<String, Problem> {
     path.strip_prefix(prefix)
         .and_then(|end| decode(end, false))
         .ok_or_else(|| Problem::bad_request("malformed", "the path is not percent-encoded UTF-8"))
 }
 
 /// The tenant that the request names, or the default one.
-pub(super) fn namespace(headers: &HeaderMap) -> Result<Namespace, Problem> {
+pub(crate) fn namespace(headers: &HeaderMap) -> Result<Namespace, Problem> {
     let mut named = headers.get_all(NAMESPACE).iter();
     let Some(name) = named.next() else { return Ok(Namespace::default()) };
     if named.next().is_some() {
@@ -147,7 +147,7 @@ pub(super) fn namespace(headers: &HeaderMap) -> Result<Namespace, Problem> {
 }
 
 /// 422 with this code.
-pub(super) fn unprocessable(code: &'static str, detail: impl Into<String>) -> Problem {
+pub(crate) fn unprocessable(code: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
 }
 

@@ -8,7 +8,7 @@
 //! - Every mutation is atomic. Errors say what to do; a full disk is transient and the store recovers by itself.
 //!
 //! Rooms: `keys` and `values` (what rows look like on disk), `tables` (the open tables, the stamp rule, bounds of memory),
-//! `stamps` (stamps known without a read), `totals` and `events` (rows to keys and back), `lanes` (checkpoints in memory),
+//! `stamps` (stamps known without a read), `totals` and `events` (rows to keys and back), `lanes` (checkpoints in memory), `letters` (dead letters),
 //! `engine` (health, opening again), `fault` (what errors mean). Retrying is `worker/flush.rs`'s.
 
 use std::{
@@ -36,6 +36,7 @@ mod events;
 mod fault;
 mod keys;
 mod lanes;
+mod letters;
 mod stamps;
 mod tables;
 mod totals;

@@ -15,13 +15,13 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    item::{Epoch, Lane, Namespace, Seq, Stamp},
+    item::{Coordinates, Epoch, Lane, Namespace, Seq, Stamp},
     retry::Kind,
 };
 
 use super::{
     Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Generation, Generations, LaneRow, Ledger,
-    RowName, ShardKey, Slice, TotalRow, Totals,
+    LetterRow, Letters, Replayed, RowName, ShardKey, Slice, TotalRow, Totals,
 };
 
 /// A partition of the events: a namespace, and a name or a subject.
@@ -29,12 +29,13 @@ type EventsOf = (Namespace, Arc<str>);
 /// A row of it: time, id, and the name where the partition does not say it.
 type EventKey = (i64, Arc<str>, Arc<str>);
 
-/// Totals and events, as they were at some time.
+/// Totals, events and dead letters, as they were at some time.
 #[derive(Clone, Default)]
 pub struct Rows {
     totals: BTreeMap<ShardKey, BTreeMap<RowName, TotalRow>>,
     events: BTreeMap<EventsOf, BTreeMap<EventKey, EventRow>>,
     events_by_subject: BTreeMap<EventsOf, BTreeMap<EventKey, EventRow>>,
+    letters: BTreeMap<(String, Coordinates), Option<Replayed>>,
 }
 
 #[derive(Default)]
@@ -56,12 +57,12 @@ impl Memory {
         Self::default()
     }
 
-    /// Totals and events as they are now.
+    /// Totals, events and dead letters as they are now.
     pub fn rows(&self) -> Rows {
         self.tables().rows.clone()
     }
 
-    /// Forgets the totals and events that were written since these were taken. What the lanes have said of themselves
+    /// Forgets the totals, events and dead letters that were written since these were taken. What the lanes have said of themselves
     /// stays: another server may have kept that.
     pub fn forget_since(&self, rows: Rows) {
         self.tables().rows = rows;
@@ -192,5 +193,39 @@ impl Ledger for Memory {
         let tables = self.tables();
         let away = || Error::new(Kind::Transient, "the server was told to be away");
         tables.servers.iter().map(|(name, generation)| (name.clone(), generation.ok_or_else(away))).collect()
+    }
+}
+
+#[async_trait]
+impl Letters for Memory {
+    async fn write_letter(&self, topic: &str, at: Coordinates, _stamp: Stamp) -> Result<(), Error> {
+        self.tables().rows.letters.entry((topic.to_owned(), at)).or_insert(None);
+        Ok(())
+    }
+
+    async fn write_replayed(&self, topic: &str, at: Coordinates, by: Replayed) -> Result<(), Error> {
+        let mut tables = self.tables();
+        let there = tables.rows.letters.entry((topic.to_owned(), at)).or_insert(None);
+        if there.is_none_or(|there| there.stamp < by.stamp) {
+            *there = Some(by);
+        }
+        Ok(())
+    }
+
+    async fn letters(
+        &self,
+        topic: &str,
+        lane: Lane,
+        from: Seq,
+        to: Seq,
+        limit: usize,
+    ) -> Result<Vec<LetterRow>, Error> {
+        let tables = self.tables();
+        let key = |seq: Seq| (topic.to_owned(), Coordinates { lane, seq });
+        if from > to {
+            return Ok(Vec::new());
+        }
+        let rows = tables.rows.letters.range(key(from)..=key(to)).take(limit);
+        Ok(rows.map(|((_, at), replayed)| LetterRow { seq: at.seq, replayed: *replayed }).collect())
     }
 }

@@ -24,7 +24,8 @@ pub struct Broken {
 /// The packs of the last seqs.
 #[derive(Debug, Default)]
 pub struct Memory {
-    packs: VecDeque<PackId>,
+    /// `None` is a record that could not be read: whatever is claimed of it may be true.
+    packs: VecDeque<Option<PackId>>,
     /// One past the last seq noted.
     next: Seq,
 }
@@ -32,6 +33,15 @@ pub struct Memory {
 impl Memory {
     /// Notes that the record at `seq` is this pack. A gap forgets what was before it.
     pub fn note(&mut self, seq: Seq, pack: PackId) {
+        self.push(seq, Some(pack));
+    }
+
+    /// Notes that the record at `seq` cannot be read.
+    pub fn note_unknown(&mut self, seq: Seq) {
+        self.push(seq, None);
+    }
+
+    fn push(&mut self, seq: Seq, pack: Option<PackId>) {
         if seq != self.next {
             self.packs.clear();
         }
@@ -54,7 +64,7 @@ impl Memory {
         let oldest = self.next.0 - self.packs.len() as u64;
         let found = at.0.checked_sub(oldest).and_then(|index| self.packs.get(usize::try_from(index).ok()?));
         match found {
-            Some(found) if *found != claimed => Err(Broken { at, claimed, found: Some(*found) }),
+            Some(Some(found)) if *found != claimed => Err(Broken { at, claimed, found: Some(*found) }),
             _ => Ok(()),
         }
     }
@@ -87,6 +97,17 @@ mod tests {
         let broken = memory.check(TOPIC, Seq(11), (TOPIC, Seq(10), pack(9))).unwrap_err();
         assert_eq!(broken.found, Some(pack(10)));
         assert_eq!(memory.check(TOPIC, Seq(11), (TOPIC, Seq(11), pack(9))).unwrap_err().found, None);
+    }
+
+    #[test]
+    fn any_claim_may_hold_of_a_record_that_cannot_be_read() {
+        let mut memory = Memory::default();
+        memory.note(Seq(10), pack(10));
+        memory.note_unknown(Seq(11));
+        memory.note(Seq(12), pack(12));
+        assert_eq!(memory.check(TOPIC, Seq(13), (TOPIC, Seq(11), pack(9))), Ok(()));
+        assert!(memory.check(TOPIC, Seq(13), (TOPIC, Seq(10), pack(9))).is_err());
+        assert!(memory.check(TOPIC, Seq(13), (TOPIC, Seq(12), pack(9))).is_err());
     }
 
     #[test]

@@ -13,11 +13,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     clock, hot,
-    item::{self, Lane},
-    log::Log,
+    item::{self, Coordinates, Lane, Stamp},
+    log::{DeadLetter, Log},
     metrics,
-    retry::{self, Classified as _},
-    store::{self, Checkpoint, EventRow, ShardKey, Store, TotalRow},
+    retry::{self, Backoff, Classified as _},
+    store::{self, Checkpoint, EventRow, Replayed, ShardKey, Store, TotalRow},
     worker::{
         Options,
         board::Board,
@@ -107,6 +107,8 @@ pub struct Flush {
     pub taken: Taken,
     /// Events.
     pub events: Vec<EventRow>,
+    /// Dead letters that were replayed, and by which packs.
+    pub replayed: Vec<(Coordinates, Replayed)>,
     /// `receive_ms` of the packs in it.
     pub received_ms: Vec<i64>,
 }
@@ -130,7 +132,12 @@ impl Flush {
         for rows in event_calls(&self.events) {
             events.push(Box::pin(context.write_events(self.lane, rows)));
         }
+        let mut replayed: Vec<BoxFuture<'_, Result<(), Halt>>> = Vec::new();
+        for (at, by) in &self.replayed {
+            replayed.push(Box::pin(context.write_replayed(self.lane, *at, *by)));
+        }
         tokio::try_join!(
+            stream::iter(replayed).buffer_unordered(WIDTH).try_collect::<()>(),
             stream::iter(writes).buffer_unordered(WIDTH).try_collect::<()>(),
             stream::iter(events).buffer_unordered(EVENT_CALLS).try_collect::<()>(),
         )?;
@@ -189,6 +196,32 @@ impl Context {
     async fn write_events(&self, lane: Lane, rows: &[EventRow]) -> Result<(), Halt> {
         self.settled(lane, || self.store.write_events(rows)).await?;
         self.meters.event_rows.increment(rows.len() as u64);
+        Ok(())
+    }
+
+    async fn write_replayed(&self, lane: Lane, at: Coordinates, by: Replayed) -> Result<(), Halt> {
+        self.settled(lane, || self.store.write_replayed(self.topic(), at, by)).await
+    }
+
+    /// Notes the verdict, then keeps the record. While the dead-letter log does not take it, for whatever reason, the lane
+    /// is shown as paused: it waits for as long as it takes.
+    pub(super) async fn bury(&self, letter: &DeadLetter, stamp: Stamp) -> Result<(), Halt> {
+        let Coordinates { lane, seq } = letter.at;
+        self.settled(lane, || self.store.write_letter(self.topic(), letter.at, stamp)).await?;
+        let Some(letters) = self.log.dead_letters() else { return Ok(()) };
+        let (mut backoff, mut pause) = (Backoff::new(&self.retry), None);
+        while let Err(error) = letters.bury(letter).await {
+            if pause.is_none() {
+                tracing::warn!(partition = lane.partition, error = %error, "dead-letter log failed, lane waits");
+                let reason =
+                    format!("record {seq} is a dead letter, and the dead-letter log does not take it: {error}");
+                pause = Some(self.board.pause(lane.partition, reason));
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        if pause.is_some() {
+            tracing::info!(partition = lane.partition, "dead-letter log answers again, lane goes on");
+        }
         Ok(())
     }
 
@@ -320,7 +353,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::item::{Namespace, Stamp};
+    use crate::item::Namespace;
 
     fn event(subject: Option<&str>, id: usize, bytes: usize) -> EventRow {
         EventRow {

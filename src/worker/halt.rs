@@ -120,7 +120,7 @@ pub enum Halt {
         /// What it carries.
         what: &'static str,
     },
-    /// A record that cannot be read.
+    /// A record that cannot be read, in a log that has no dead-letter log.
     #[error("record {seq} cannot be read: {reason}; it is still in the log, and nothing after it was applied")]
     Unreadable {
         /// The record.

@@ -17,6 +17,7 @@ use super::{
     halt::Halt,
     machine::{Machine, Read},
     meters::LaneMeters,
+    poison::Refusal,
     resume::Resumed,
     trail::Trail,
     watch::Belief,
@@ -27,6 +28,8 @@ use crate::{
     retry::{Backoff, Classified as _, Kind},
     store::{self, Checkpoint, RowName, Slice, TotalRow},
 };
+
+mod burial;
 
 /// About what a row takes while it waits to be written.
 const ROW_BYTES: usize = 200;
@@ -44,6 +47,8 @@ pub(super) struct Runner {
     cursor: Box<dyn Cursor>,
     /// Records that were read and not applied yet.
     backlog: VecDeque<Record>,
+    /// The record in front of the backlog is on its way to the dead letters; the lane waits for it.
+    burial: burial::Burial,
     flush: Option<AbortOnDropHandle<Flushed>>,
     checkpoint: Option<AbortOnDropHandle<Checkpointed>>,
     checkpoint_retry: Option<(Instant, Checkpoint)>,
@@ -105,6 +110,7 @@ impl Runner {
             machine,
             cursor,
             backlog: VecDeque::new(),
+            burial: burial::Burial::default(),
             flush: None,
             checkpoint: None,
             checkpoint_retry: None,
@@ -159,6 +165,7 @@ impl Runner {
                 written = OptionFuture::from(self.checkpoint.as_mut()), if self.checkpoint.is_some() => {
                     self.checkpointed(joined(written)).await?;
                 }
+                buried = self.burial.ended(), if self.burial.is_under_way() => self.buried(buried)?,
                 records = self.cursor.next(), if reads => self.read(records)?,
                 // Its sender goes with the service, which ends the lane too.
                 Ok(()) = self.belief.changed() => {}
@@ -175,12 +182,12 @@ impl Runner {
     /// Whether more may be folded before the store has taken what waits.
     fn has_room(&self) -> bool {
         // While a flush is under way the next one gathers, up to the same bounds; then the lane is paused.
-        self.full.is_none() && !self.is_large()
+        self.full.is_none() && !self.burial.is_under_way() && !self.is_large()
     }
 
     /// What waits to be written.
     fn waiting_rows(&self) -> usize {
-        self.machine.fold().dirty() + self.machine.events()
+        self.machine.fold().dirty() + self.machine.events() + self.machine.replays_owed()
     }
 
     /// Whether what waits is as much as one flush takes.
@@ -223,10 +230,15 @@ impl Runner {
 
     async fn apply_records(&mut self) -> Result<(), Halt> {
         while let Some(record) = self.backlog.front() {
-            let read = Read::decode(record)?;
             let append_ms = record.append_ms;
-            if !self.prepare(&read).await? {
-                break;
+            let read = match self.machine.judge(record) {
+                Ok(read) => read,
+                Err(refusal) => return self.refuse(refusal),
+            };
+            match self.prepare(&read).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(refusal) => return self.refuse(refusal),
             }
             let applied = self.machine.apply(&read)?;
             self.backlog.pop_front();
@@ -259,7 +271,7 @@ impl Runner {
     }
 
     /// Makes room for a pack and loads what it needs. `false`: not now, the lane is full.
-    async fn prepare(&mut self, read: &Read) -> Result<bool, Halt> {
+    async fn prepare(&mut self, read: &Read) -> Result<bool, Refusal> {
         let wanted = 2 * read.series();
         let idle = self.flush.is_none() && self.machine.fold().dirty() == 0 && self.covered == self.machine.next();
         // A pack that alone is larger than the bound is taken all the same once nothing else waits.
@@ -273,25 +285,26 @@ impl Runner {
             self.full = Some(self.context.board.pause(self.lane.partition, reason));
             return Ok(false);
         }
+        self.load_replay(read).await?;
         let mut asked_epochs = false;
         loop {
             match self.machine.prepare(read) {
                 Ok(missing) if missing.is_empty() => break,
                 Ok(missing) => self.load(missing).await?,
-                Err(Halt::Epoch { .. }) if !asked_epochs => {
+                Err(Refusal::Halt(Halt::Epoch { .. })) if !asked_epochs => {
                     asked_epochs = true;
                     let epochs =
                         self.context.settled(self.lane, || self.context.store.epochs(self.context.topic())).await?;
                     self.machine.set_epochs(epochs);
                 }
-                Err(halt) => return Err(halt),
+                Err(refusal) => return Err(refusal),
             }
         }
         if let Some(seq) = self.machine.highest_unmet().filter(|seq| *seq >= self.end) {
             let bounds = self.context.log_settled(self.lane, || self.context.log.bounds(self.lane.partition)).await?;
             self.end = self.end.max(bounds.end);
             if seq >= self.end {
-                return Err(Halt::Cut { end: self.end, seq });
+                return Err(Halt::Cut { end: self.end, seq }.into());
             }
         }
         Ok(true)
@@ -348,8 +361,8 @@ impl Runner {
         self.oldest_unflushed_ms = None;
         self.urgent = false;
         let (taken, events) = self.machine.take();
-        let received_ms = std::mem::take(&mut self.received_ms);
-        let flush = Flush { lane: self.lane, mark, taken, events, received_ms };
+        let (replayed, received_ms) = (self.machine.take_replayed(), std::mem::take(&mut self.received_ms));
+        let flush = Flush { lane: self.lane, mark, taken, events, replayed, received_ms };
         let context = self.context.clone();
         self.flush = Some(AbortOnDropHandle::new(tokio::spawn(async move { flush.run(&context).await })));
     }
@@ -415,6 +428,7 @@ impl Runner {
             Ok(()) => {
                 self.backoff.reset();
                 self.covered = mark.seq.next();
+                self.machine.forget_replays(self.covered);
                 self.full = None;
                 let covered = self.covered;
                 self.show(|status| status.checkpoint = covered);

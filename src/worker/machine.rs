@@ -4,24 +4,30 @@
 //! and does no I/O: `lane` reads the log for it, loads what [`Machine::prepare`] misses, and writes what
 //! [`Machine::take`] hands out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use crate::{
-    item::{IdScope, Lane, Namespace, PackId, Seq, Stamp},
-    log::Record,
+    item::{Coordinates, IdScope, Lane, Namespace, PackId, Seq, Stamp},
+    log::{Class, Record},
     pack::{self, Pack},
-    store::{Checkpoint, Counted, EpochRow, EventRow},
+    store::{Checkpoint, Counted, EpochRow, EventRow, Replayed},
     worker::{
         claims::Memory,
         dedup::Window,
         fold::{Fold, Missing, RowId, Taken, Target},
         halt::Halt,
+        poison::{self, Poison, Refusal},
+        replays::Replays,
     },
 };
 
 mod corrections;
+mod letters;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +38,8 @@ pub struct Read {
     /// The log's clock when it was appended.
     pub append_ms: i64,
     leader_epoch: Option<i32>,
+    /// Which dead letter it replays.
+    replayed: Option<Coordinates>,
     pack: Pack,
 }
 
@@ -39,31 +47,31 @@ impl Read {
     /// Decodes a record.
     ///
     /// # Errors
-    /// A halt: the record is newer, cannot be read, or carries what this version does not apply.
-    pub fn decode(record: &Record) -> Result<Self, Halt> {
+    /// It cannot be read: poison. It is newer, or carries what this version does not apply: a halt.
+    pub fn decode(record: &Record) -> Result<Self, Refusal> {
         let seq = record.seq;
-        let unreadable = |reason: String| Halt::Unreadable { seq, reason };
         if let Some(damage) = &record.damage {
-            return Err(unreadable(damage.clone()));
+            return Err(Poison::new(Class::Damaged, damage).into());
         }
         let pack = pack::decode(record.format, record.payload.clone()).map_err(|error| match error {
-            pack::Error::Newer(_) => Halt::Newer { seq, error },
-            error => unreadable(error.to_string()),
+            pack::Error::Newer(_) => Refusal::Halt(Halt::Newer { seq, error }),
+            error => Poison::new(Class::Malformed, error.to_string()).into(),
         })?;
         let unsupported = [
             (pack.observations.is_some(), "observations"),
             (!pack.erasures.is_empty(), "erasures"),
             (pack.control.is_some(), "control settings"),
-            (pack.replayed.is_some(), "a replayed dead letter"),
         ];
         let unsupported = unsupported.into_iter().find(|(carried, _)| *carried).map(|(_, what)| what);
         if let Some(what) = unsupported.or_else(|| corrections::unsupported(&pack)) {
-            return Err(Halt::Unsupported { seq, what });
+            return Err(Halt::Unsupported { seq, what }.into());
         }
         if let Some(event) = pack.events.iter().find(|event| Namespace::parse(&event.namespace).is_err()) {
-            return Err(unreadable(format!("an event's namespace is malformed: {:?}", event.namespace)));
+            let reason = format!("an event's namespace is malformed: {:?}", event.namespace);
+            return Err(Poison::new(Class::Malformed, reason).into());
         }
-        Ok(Self { seq, append_ms: record.append_ms, leader_epoch: record.leader_epoch, pack })
+        let replayed = poison::replayed(&pack);
+        Ok(Self { seq, append_ms: record.append_ms, leader_epoch: record.leader_epoch, replayed, pack })
     }
 
     /// Somebody waits for it to be stored.
@@ -128,6 +136,9 @@ pub struct Machine {
     /// The one that the checkpoint named: its row may not have been read since.
     carried_unmet: Option<Seq>,
     counted: Counted,
+    /// Records that are dead letters for good; the newest of them.
+    letters: BTreeSet<Seq>,
+    replays: Replays,
     targets: Vec<Target>,
     sums: Vec<(i128, u32)>,
     /// The rows of the corrections that are prepared.
@@ -154,6 +165,8 @@ impl Machine {
             broken_base: None,
             carried_unmet: None,
             counted: Counted::since(next),
+            letters: BTreeSet::new(),
+            replays: Replays::default(),
             targets: Vec::new(),
             sums: Vec::new(),
             corrected: Vec::new(),
@@ -183,15 +196,17 @@ impl Machine {
     }
 
     /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
-    pub fn prepare(&mut self, read: &Read) -> Result<Missing, Halt> {
+    ///
+    /// # Errors
+    /// Poison: a series of another lane. A halt: counts that no epoch has.
+    pub fn prepare(&mut self, read: &Read) -> Result<Missing, Refusal> {
         let Pack { partitions, shards, increments, .. } = &read.pack;
         let epoch = self.fold.epoch(*partitions, *shards).ok_or(Halt::Epoch {
             seq: read.seq,
             partitions: *partitions,
             shards: *shards,
         })?;
-        let misplaced =
-            |_| Halt::Unreadable { seq: read.seq, reason: "it carries a series of another lane".to_owned() };
+        let misplaced = |_| Refusal::from(Poison::misplaced());
         let mut missing = match increments {
             None => Missing::default(),
             Some(increments) => {
@@ -205,9 +220,12 @@ impl Machine {
 
     /// The rows, for installing what was missing; every base goes through `meet`.
     pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
-        let Self { fold, unmet, next, broken_base, .. } = self;
+        let Self { fold, unmet, next, broken_base, letters, .. } = self;
         install(fold, &mut |seq, stamp| {
-            if seq >= *next {
+            if letters.contains(&seq) {
+                // A row names a record that nothing was folded from.
+                *broken_base = Some(seq);
+            } else if seq >= *next {
                 match unmet.insert(seq, stamp) {
                     Some(other) if other != stamp => *broken_base = Some(seq),
                     _ => {}
@@ -228,8 +246,9 @@ impl Machine {
         let pack = &read.pack;
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
         let mut amount = 0;
-        if self.window.note(&pack.pack_id().0) {
-            // The record stands twice in the log: the second one only counts as seen.
+        let is_replayed = self.is_replayed_before(read);
+        if self.window.note(&pack.pack_id().0) || is_replayed {
+            // The record, or the replay, stands twice in the log: the second one only counts as seen.
             self.note_items(pack);
             applied.duplicates = applied.items;
             // Ingest may have shown it in the hot view under this seq: a publish takes it out again.
@@ -240,6 +259,9 @@ impl Machine {
             amount = self.fold_increments(read, stamp, &mut applied);
             self.take_events(read, stamp, &mut applied);
             self.apply_corrections(read, stamp);
+            if let Some(at) = read.replayed {
+                self.replays.apply(at, Replayed { topic_id: self.lane.topic_id, seq: read.seq, stamp });
+            }
         }
         self.counted.add((applied.items - applied.duplicates) as u64, applied.duplicates as u64, amount);
         self.end(read, stamp);

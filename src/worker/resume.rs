@@ -4,19 +4,23 @@
 //! here, and answered with a halt that names its remedy. Then the dedup window is rebuilt from the log (law 7).
 
 use crate::{
-    item::{Lane, PackId, Seq, Stamp},
+    item::{Lane, Seq, Stamp},
     log::{self, Bounds, Record},
     retry::{self, Classified as _, Kind},
     store::{Checkpoint, EpochRow, LaneRow},
     worker::{
         flush::Context,
         halt::Halt,
-        machine::{Machine, Read},
+        machine::Machine,
+        poison::{self, Refusal},
     },
 };
 
 /// Bytes read at a time while the window is rebuilt.
 const REBUILD_BYTES: usize = 4 << 20;
+
+/// Dead letters read at a time.
+const LETTERS_PAGE: usize = 5_000;
 
 /// A lane that is ready to go on.
 pub struct Resumed {
@@ -40,11 +44,13 @@ impl Context {
         check(lane, bounds, row, &epochs)?;
         let stored = row.and_then(|row| row.stored).map_or(Seq(0), Seq::next);
         let Some(checkpoint) = row.and_then(|row| row.checkpoint.as_ref()) else {
-            let machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows);
+            let mut machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows);
+            machine.know_letters(self.letters_from(lane, Seq(0)).await?);
             return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
         };
         let from = checkpoint.dedup_from.max(bounds.start);
         let mut machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
+        machine.know_letters(self.letters_from(lane, from).await?);
         let mut at = from;
         while at <= checkpoint.seq {
             let records = self.log_settled(lane, || self.log.read(lane.partition, at, REBUILD_BYTES)).await?;
@@ -55,9 +61,9 @@ impl Context {
             for record in within {
                 at = record.seq.next();
                 if record.seq == checkpoint.seq {
-                    identify(checkpoint, record)?;
+                    identify(checkpoint, record, &machine)?;
                 }
-                machine.rebuild(&Read::decode(record)?)?;
+                machine.rebuild_from(record)?;
             }
         }
         // A log whose front was removed since cannot compute the first stamps any more; a whole one must arrive at the same.
@@ -67,6 +73,20 @@ impl Context {
         machine.resume_at(checkpoint);
         let covered = checkpoint.seq.next();
         Ok(Resumed { machine, covered, leader_epoch: checkpoint.leader_epoch, stored: stored.max(covered) })
+    }
+
+    /// The records from `from` on that the store knows as dead letters of this lane.
+    async fn letters_from(&self, lane: Lane, from: Seq) -> Result<Vec<Seq>, Halt> {
+        let (mut letters, mut from) = (Vec::new(), from);
+        loop {
+            let asked = || self.store.letters(self.topic(), lane, from, Seq(u64::MAX), LETTERS_PAGE);
+            let page = self.settled(lane, asked).await?;
+            letters.extend(page.iter().map(|row| row.seq));
+            match page.last().filter(|_| page.len() == LETTERS_PAGE) {
+                Some(last) => from = last.seq.next(),
+                None => return Ok(letters),
+            }
+        }
     }
 
     /// Tries one read of the log until it succeeds or fails for good.
@@ -115,15 +135,13 @@ fn check(lane: Lane, bounds: Bounds, row: Option<&LaneRow>, epochs: &[EpochRow])
 }
 
 /// Whether the record at the checkpoint's seq is the one that it names.
-fn identify(checkpoint: &Checkpoint, record: &Record) -> Result<(), Halt> {
-    let found = match Read::decode(record) {
+fn identify(checkpoint: &Checkpoint, record: &Record, machine: &Machine) -> Result<(), Halt> {
+    let found = match machine.judge_whole(record) {
         Ok(read) => read.pack_id(),
-        Err(Halt::Newer { seq, error }) => return Err(Halt::Newer { seq, error }),
-        Err(_) => {
-            let mut id = [0; 16];
-            id.copy_from_slice(&blake3::hash(&record.payload).as_bytes()[..16]);
-            PackId(id)
-        }
+        Err(Refusal::Poison(_)) => poison::name(&record.payload),
+        Err(Refusal::Halt(halt @ Halt::Newer { .. })) => return Err(halt),
+        // What it carries this version does not apply, and no version has: it is another log's.
+        Err(Refusal::Halt(_)) => poison::name(&record.payload),
     };
     if found == checkpoint.pack {
         Ok(())
@@ -136,7 +154,7 @@ fn identify(checkpoint: &Checkpoint, record: &Record) -> Result<(), Halt> {
 mod tests {
     use super::*;
     use crate::{
-        item::{Epoch, TopicId},
+        item::{Epoch, PackId, TopicId},
         store::Counted,
     };
 

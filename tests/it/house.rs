@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("backoff", &["retry.rs"]),
     ("scylla", &["store/scylla"]),
     ("redis", &["hot/redis"]),
-    ("prost", &["pack", "receipt.rs", "ingest/batch.rs", "ingest/builder.rs"]),
+    ("prost", &["pack", "log/dead.rs", "receipt.rs", "ingest/batch.rs", "ingest/builder.rs"]),
     ("metrics_exporter_prometheus", &["telemetry.rs"]),
 ];
 
@@ -31,6 +31,9 @@ const PURE: &[&str] = &[
     "worker/lives.rs",
     "worker/trail.rs",
     "worker/machine.rs",
+    "worker/machine/letters.rs",
+    "worker/poison.rs",
+    "worker/replays.rs",
     "lag/status.rs",
 ];
 

@@ -20,6 +20,7 @@ mod scylla;
 mod stack;
 mod support;
 mod support_lag;
+mod support_letters;
 mod support_query;
 mod support_scylla;
 mod support_wire;

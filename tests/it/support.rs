@@ -15,7 +15,7 @@ use tallymark::{
     clock,
     hot::{self, Base, Delta, HotKey, HotView, LoadedBase, Published, Token, View},
     item::{Lane, Seq, Stamp, TopicId},
-    log::{self, Appended, Bounds, Change, Cursor, Log, Record, Topology},
+    log::{self, Appended, Bounds, Change, Cursor, DeadLetters, Log, Record, Topology},
     pack::{self, Pack},
     retry::Kind,
     store::{
@@ -24,6 +24,8 @@ use tallymark::{
     },
 };
 use tokio::sync::{mpsc, watch};
+
+use crate::support_letters::MemoryLetters;
 
 /// Waits until `condition` holds; fails after ten seconds.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -44,6 +46,7 @@ pub struct MemoryLog {
     without_offset: AtomicBool,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
+    pub letters: MemoryLetters,
 }
 
 /// Counts one append that is under way.
@@ -72,7 +75,14 @@ impl MemoryLog {
             without_offset: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
+            letters: MemoryLetters::default(),
         })
+    }
+
+    /// Changes a record as a disk may: its bytes, or what the log says of them.
+    pub fn garble(&self, partition: u32, seq: Seq, change: impl FnOnce(&mut Record)) {
+        let mut records = self.partitions[partition as usize].lock().unwrap();
+        change(&mut records[usize::try_from(seq.0).unwrap()]);
     }
 
     /// Appends wait from now on, until they are released.
@@ -194,6 +204,10 @@ impl Log for MemoryLog {
 
     async fn check(&self) -> Result<(), log::Error> {
         Ok(())
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(&self.letters)
     }
 }
 

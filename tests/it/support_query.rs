@@ -24,7 +24,7 @@ pub mod log;
 pub mod store;
 
 use log::Ends;
-use store::MemoryStore;
+pub use store::MemoryStore;
 
 pub const PARTITIONS: u32 = 4;
 pub const SHARDS: u32 = 16;

@@ -4,6 +4,7 @@
 mod audit;
 mod bounds;
 mod checkpoint;
+mod dead_letters;
 mod fixture;
 mod flush;
 mod halts;

@@ -20,16 +20,17 @@ use tokio::sync::{
 };
 
 use super::{
-    disk::{Disk, WriteError},
+    disk::{Disk, Told, WriteError},
     identity::Identity,
     keeper::Signal,
+    letters::{self, Burial},
     record,
     shared::Shared,
 };
 use crate::{
     clock,
     item::Seq,
-    log::{Appended, Error, Record},
+    log::{Appended, DeadLetter, Error, Record},
     retry::Kind,
 };
 
@@ -49,6 +50,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) enum Message {
     /// To append a record.
     Append(Append),
+    /// To keep a dead letter.
+    Bury(Burial),
     /// Whether it could.
     Check(oneshot::Sender<Result<(), Error>>),
 }
@@ -95,20 +98,29 @@ impl Committer {
         let mut group = Vec::with_capacity(GROUP);
         while self.receive(&mut messages, &mut group) {
             let mut appends = Vec::with_capacity(group.len());
-            let mut checks = Vec::new();
+            let (mut checks, mut burials) = (Vec::new(), Vec::new());
             for message in group.drain(..) {
                 match message {
                     Message::Append(append) => appends.push(append),
+                    Message::Bury(burial) => burials.push(burial),
                     Message::Check(answer) => checks.push(answer),
                 }
             }
-            let outcome = self.ready(&appends);
+            let outcome = self.ready(&appends, burials.iter().map(Burial::bytes).sum());
             self.note(&outcome);
             for check in checks {
                 let answer =
                     outcome.as_ref().map_or_else(|why| Err(Error::new(Kind::Transient, why.clone())), |()| Ok(()));
                 // Whoever asked may have gone.
                 let _ = check.send(answer);
+            }
+            for burial in burials {
+                let buried = outcome.clone().and_then(|()| self.bury(&burial.letter));
+                let answer = buried.map_err(|why| {
+                    Error::new(Kind::Transient, format!("it is unknown whether the dead letter was kept: {why}"))
+                });
+                // Whoever asked may have gone.
+                let _ = burial.answer.send(answer);
             }
             match outcome {
                 Ok(()) if appends.is_empty() => {}
@@ -132,18 +144,18 @@ impl Committer {
                 return true;
             }
             std::thread::sleep(POLL);
-            let outcome = self.ready(&[]);
+            let outcome = self.ready(&[], 0);
             self.note(&outcome);
         }
         messages.blocking_recv_many(group, GROUP) > 0
     }
 
     /// Whether the group can be written now, or why not.
-    fn ready(&mut self, appends: &[Append]) -> Result<(), String> {
+    fn ready(&mut self, appends: &[Append], burials: u64) -> Result<(), String> {
         if self.failed.is_none() && self.shared.with_disk(Disk::is_poisoned).unwrap_or(true) {
             self.fail("a write in the background failed".to_owned());
         }
-        self.check_room(appends.iter().map(|append| append.payload.len() as u64).sum())?;
+        self.check_room(burials + appends.iter().map(|append| append.payload.len() as u64).sum::<u64>())?;
         self.reopen_if_failed()?;
         self.wait_for_flusher()
     }
@@ -247,6 +259,18 @@ impl Committer {
             let _ = append.answer.send(Ok(Appended { seq: Some(seq), append_ms }));
         }
         self.keeper.appended(bytes);
+    }
+
+    fn bury(&mut self, letter: &DeadLetter) -> Result<(), String> {
+        let buried = catch_unwind(AssertUnwindSafe(|| self.shared.with_disk(|disk| letters::bury(disk, letter))));
+        let why = match buried {
+            Ok(Some(Ok(()))) => return Ok(()),
+            Ok(Some(Err(error))) => Told(&error).to_string(),
+            Ok(None) => return Err("the log is closed".to_owned()),
+            Err(_) => "the storage failed".to_owned(),
+        };
+        self.fail(why.clone());
+        Err(why)
     }
 
     fn fail(&mut self, why: String) {

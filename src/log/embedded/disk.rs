@@ -280,6 +280,11 @@ impl Disk {
         Ok(())
     }
 
+    /// The database, for what is beside the partitions.
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Whether an I/O error or a panic has closed the database for writes.
     pub(super) fn is_poisoned(&self) -> bool {
         self.database.persist(PersistMode::Buffer).is_err()
@@ -306,7 +311,7 @@ fn range(keyspace: &Keyspace, from: u64, end: u64) -> fjall::Iter {
 }
 
 /// Whether the bytes on disk are wrong, as opposed to: could not be read now.
-fn is_damage(error: &fjall::Error) -> bool {
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
     match error {
         fjall::Error::Storage(LsmError::Io(error)) | fjall::Error::Io(error) => {
             matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)

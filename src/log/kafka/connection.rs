@@ -57,6 +57,11 @@ impl Connection {
         Ok(Self { config, brokers, topic, group, timeout: options.request_timeout.0, chatter: Arc::default() })
     }
 
+    /// The same cluster, and another topic.
+    pub(super) fn about(&self, topic: String) -> Self {
+        Self { topic, ..self.clone() }
+    }
+
     /// A client's context without other duties.
     pub(super) fn context(&self) -> Context {
         Context(self.chatter.clone())

@@ -157,8 +157,14 @@ impl Producer {
         &self.members[number % self.members.len()]
     }
 
-    /// Appends one record; see the module.
-    pub(super) async fn append(&self, partition: i32, format: u32, payload: Bytes) -> Result<Appended, Error> {
+    /// Appends one record, with a key or without; see the module.
+    pub(super) async fn append(
+        &self,
+        partition: i32,
+        format: u32,
+        key: Option<&[u8]>,
+        payload: Bytes,
+    ) -> Result<Appended, Error> {
         let Making { connection, deadline, .. } = &self.making;
         let until = Instant::now() + *deadline;
         // A record larger than the bound is taken alone; the topic's limit is the library's to check.
@@ -168,7 +174,7 @@ impl Producer {
             Err(_) => return Err(errors::of_enqueue(RDKafkaErrorCode::QueueFull)),
         };
         let (answer, answered) = oneshot::channel();
-        self.send(partition, format, &payload, Box::new(Waiting { answer, _permit: permit }))?;
+        self.send((partition, format, key), &payload, Box::new(Waiting { answer, _permit: permit }))?;
         drop(payload);
         match timeout_at(until, answered).await {
             Ok(Ok(Ok(appended))) => Ok(appended),
@@ -191,16 +197,24 @@ impl Producer {
         }
     }
 
-    fn send(&self, partition: i32, format: u32, payload: &Bytes, mut waiting: Box<Waiting>) -> Result<(), Error> {
+    fn send(
+        &self,
+        (partition, format, key): (i32, u32, Option<&[u8]>),
+        payload: &Bytes,
+        mut waiting: Box<Waiting>,
+    ) -> Result<(), Error> {
         let (text, member) = (format.to_string(), self.member(partition));
         for again in [true, false] {
             let client = member.client();
             let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: FORMAT_HEADER, value: Some(&text) });
-            let record: BaseRecord<'_, (), [u8], Box<Waiting>> =
+            let mut record: BaseRecord<'_, [u8], [u8], Box<Waiting>> =
                 BaseRecord::with_opaque_to(&self.making.connection.topic, waiting)
                     .partition(partition)
                     .payload(&payload[..])
                     .headers(headers);
+            if let Some(key) = key {
+                record = record.key(key);
+            }
             let (error, record) = match client.send(record) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,

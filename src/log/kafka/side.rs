@@ -44,7 +44,7 @@ pub(super) struct Side {
     connection: Connection,
     closing: Closing,
     /// Taken only when this is dropped.
-    client: Option<BaseConsumer<Context>>,
+    client: Option<Arc<BaseConsumer<Context>>>,
 }
 
 impl Drop for Side {
@@ -72,7 +72,13 @@ impl Side {
         // Without a group: it only asks.
         let settings = [("isolation.level", "read_uncommitted"), ("enable.sparse.connections", "true")];
         let client = connection.client(&settings, connection.context())?;
-        Ok(Self { connection, closing, client: Some(client) })
+        Ok(Self { connection, closing, client: Some(Arc::new(client)) })
+    }
+
+    /// The same client, for questions about another topic.
+    pub(super) fn about(&self, topic: String) -> Self {
+        let connection = self.connection.about(topic);
+        Self { connection, closing: self.closing.clone(), client: self.client.clone() }
     }
 
     fn client(&self) -> &BaseConsumer<Context> {
@@ -122,6 +128,13 @@ impl Side {
             }),
             None => Err(Error::new(Kind::Transient, "the question was broken off")),
         }
+    }
+
+    /// The bounds of one partition, for whoever asks seldom.
+    pub(super) async fn bounds_of(self: &Arc<Self>, partition: u32) -> Result<Bounds, Error> {
+        let asked = self.blocking(move |side| side.bounds(&BTreeSet::from([partition]))).await;
+        let broken = || Error::new(Kind::Transient, "the question was broken off");
+        asked.ok_or_else(broken)??.pop().map_or_else(|| Err(broken()), |(_, bounds)| bounds)
     }
 
     async fn blocking<T: Send + 'static>(self: &Arc<Self>, ask: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {

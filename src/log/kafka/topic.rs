@@ -19,7 +19,7 @@ use super::{
     chatter::Context,
     closing::Closing,
     connection::Connection,
-    errors,
+    dead_topic, errors,
     ffi::Described,
     side::{Layout, Side},
 };
@@ -32,7 +32,7 @@ const PACK_MARGIN: u64 = 256 << 10;
 /// The largest record of a new topic, unless packs need more.
 const MAX_MESSAGE: u64 = 4 << 20;
 /// How long a new topic may take to be there for every broker.
-const VISIBLE: Duration = Duration::from_secs(10);
+pub(super) const VISIBLE: Duration = Duration::from_secs(10);
 
 /// A setting that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -157,11 +157,13 @@ pub(super) async fn look(
     };
     let settings = settings(side, closing).await?;
     let layout = side.layout(side.connection().timeout).await?;
-    Ok((judge(side.connection(), described, &settings, &layout, options, needs), described))
+    let mut report = judge(side.connection(), described, &settings, &layout, options, needs);
+    dead_topic::look(side, closing, &mut report).await?;
+    Ok((report, described))
 }
 
 /// The topic's id and partitions; `None` when there is none.
-async fn describe(side: &Arc<Side>) -> Result<Option<Described>, Error> {
+pub(super) async fn describe(side: &Arc<Side>) -> Result<Option<Described>, Error> {
     let connection = side.connection();
     match side.describe().await {
         Ok(described) => Ok(Some(described)),
@@ -194,7 +196,7 @@ async fn describe(side: &Arc<Side>) -> Result<Option<Described>, Error> {
 }
 
 /// The topic's settings by name.
-async fn settings(side: &Arc<Side>, closing: &Closing) -> Result<BTreeMap<String, String>, Error> {
+pub(super) async fn settings(side: &Arc<Side>, closing: &Closing) -> Result<BTreeMap<String, String>, Error> {
     let connection = side.connection();
     let what = format!("the settings of the topic `{}` cannot be read", connection.topic);
     let admin: AdminClient<Context> = connection.client(&[], connection.context())?;
@@ -326,6 +328,11 @@ async fn make(side: &Arc<Side>, options: &Options, needs: &Needs, closing: &Clos
     let connection = side.connection();
     let topic = &connection.topic;
     if describe(side).await?.is_some() {
+        let (report, _) = look(side, options, needs, closing).await?;
+        let copies = u32::try_from(report.replication).unwrap_or(1).max(1);
+        if !dead_topic::make(side, copies, report.max_message_bytes, closing).await? {
+            return Ok(Created::Existing(report));
+        }
         return look(side, options, needs, closing).await.map(|(report, _)| Created::Existing(report));
     }
     let window = Span(needs.dedup_window);
@@ -349,29 +356,19 @@ async fn make(side: &Arc<Side>, options: &Options, needs: &Needs, closing: &Clos
     }
     let partitions = if options.partitions == 0 { DEFAULT_PARTITIONS } else { options.partitions };
     let retention = options.retention.as_millis().to_string();
-    let max_message = (2 * needed_message_bytes(needs)).max(MAX_MESSAGE).to_string();
-    let to_i32 = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-    let new = NewTopic::new(topic, to_i32(partitions), TopicReplication::Fixed(to_i32(replication)))
+    let max_message_bytes = (2 * needed_message_bytes(needs)).max(MAX_MESSAGE);
+    let max_message = max_message_bytes.to_string();
+    // First, so that the packs' topic is never there without it.
+    dead_topic::make(side, replication, max_message_bytes, closing).await?;
+    let new = NewTopic::new(topic, to_i32(partitions), copies(replication))
         .set("message.timestamp.type", "LogAppendTime")
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention)
         .set("retention.bytes", "-1")
-        .set("min.insync.replicas", if replication >= 3 { "2" } else { "1" })
+        .set("min.insync.replicas", min_in_sync(replication))
         .set("unclean.leader.election.enable", "false")
         .set("max.message.bytes", &max_message);
-    let what = format!("the topic `{topic}` cannot be made");
-    let admin: AdminClient<Context> = connection.client(&[], connection.context())?;
-    let timeout =
-        AdminOptions::new().request_timeout(Some(connection.timeout)).operation_timeout(Some(connection.timeout));
-    let made = admin.create_topics([&new], &timeout).await;
-    closing.run(move || drop(admin));
-    for result in made.map_err(|error| errors::of(&what, error))? {
-        match result {
-            // Somebody was faster.
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(Error::new(Kind::Fatal, errors::of_code(&what, code).message)),
-        }
-    }
+    make_new(connection, &new, closing).await?;
     let until = Instant::now() + VISIBLE;
     loop {
         match look(side, options, needs, closing).await {
@@ -380,6 +377,38 @@ async fn make(side: &Arc<Side>, options: &Options, needs: &Needs, closing: &Clos
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
+}
+
+fn to_i32(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// So many copies of each partition.
+pub(super) fn copies(replication: u32) -> TopicReplication<'static> {
+    TopicReplication::Fixed(to_i32(replication))
+}
+
+/// Copies that must have a record before it is acknowledged.
+pub(super) fn min_in_sync(replication: u32) -> &'static str {
+    if replication >= 3 { "2" } else { "1" }
+}
+
+/// Asks the controller for a topic; somebody else may be faster.
+pub(super) async fn make_new(connection: &Connection, new: &NewTopic<'_>, closing: &Closing) -> Result<(), Error> {
+    let what = format!("the topic `{}` cannot be made", new.name);
+    let admin: AdminClient<Context> = connection.client(&[], connection.context())?;
+    let timeout =
+        AdminOptions::new().request_timeout(Some(connection.timeout)).operation_timeout(Some(connection.timeout));
+    let made = admin.create_topics([new], &timeout).await;
+    closing.run(move || drop(admin));
+    for result in made.map_err(|error| errors::of(&what, error))? {
+        match result {
+            // Somebody was faster.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(Error::new(Kind::Fatal, errors::of_code(&what, code).message)),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

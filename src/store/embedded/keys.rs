@@ -7,7 +7,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    item::{Epoch, Lane, Namespace, Shard, TopicId},
+    item::{Epoch, Lane, Namespace, Seq, Shard, TopicId},
     store::{RowName, ShardKey},
 };
 
@@ -89,6 +89,20 @@ pub fn lane(topic: &str, lane: Lane, half: LaneHalf) -> Vec<u8> {
     key
 }
 
+/// What the dead letters of a lane begin with.
+pub fn letters(topic: &str, lane: Lane) -> Vec<u8> {
+    let mut key = Vec::with_capacity(topic.len() + 40);
+    push_text(&mut key, topic);
+    key.extend_from_slice(&lane.topic_id.0);
+    key.extend_from_slice(&lane.partition.to_be_bytes());
+    key
+}
+
+/// A dead letter, after [`letters`].
+pub fn push_seq(out: &mut Vec<u8>, seq: Seq) {
+    out.extend_from_slice(&seq.0.to_be_bytes());
+}
+
 /// An epoch of a topic.
 pub fn epoch(topic: &str, epoch: Epoch) -> Vec<u8> {
     let mut key = Vec::with_capacity(topic.len() + 16);
@@ -167,6 +181,11 @@ impl<'a> KeyReader<'a> {
             _ => return Err(Damaged("a lane's key ends in an unknown half")),
         };
         Ok((Lane { topic_id, partition }, half))
+    }
+
+    /// A seq.
+    pub fn seq(&mut self) -> Result<Seq, Damaged> {
+        Ok(Seq(u64::from_be_bytes(self.bytes()?)))
     }
 
     /// An epoch.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     item::{Lane, PackId, Seq, Stamp, TopicId},
-    store::{Checkpoint, Counted, EpochRow, EventRow, TotalRow},
+    store::{Checkpoint, Counted, EpochRow, EventRow, Replayed, TotalRow},
 };
 
 /// The version of every value that is written.
@@ -156,6 +156,35 @@ pub fn read_stored(value: &[u8]) -> Result<(Seq, Stamp), Damaged> {
     let mut reader = Reader::versioned(value)?;
     let stamp = Stamp(reader.i64()?);
     Ok((Seq(reader.count()?), stamp))
+}
+
+/// The value of a dead letter that nothing has replayed: the stamp of its record.
+pub fn letter(stamp: Stamp) -> Vec<u8> {
+    let mut out = Vec::with_capacity(10);
+    begin(&mut out, stamp);
+    out.push(0);
+    out
+}
+
+/// The value of a dead letter that this pack has replayed.
+pub fn replayed(by: Replayed) -> Vec<u8> {
+    let mut out = Vec::with_capacity(40);
+    begin(&mut out, by.stamp);
+    out.push(1);
+    out.extend_from_slice(&by.topic_id.0);
+    push_count(&mut out, by.seq.0);
+    out
+}
+
+/// Reads which pack has replayed a dead letter.
+pub fn read_replayed(value: &[u8]) -> Result<Option<Replayed>, Damaged> {
+    let mut reader = Reader::versioned(value)?;
+    let stamp = Stamp(reader.i64()?);
+    match reader.bytes()? {
+        [0] => Ok(None),
+        [1] => Ok(Some(Replayed { topic_id: TopicId(reader.bytes()?), seq: Seq(reader.count()?), stamp })),
+        _ => Err(Damaged("a dead letter is in an unknown state")),
+    }
 }
 
 /// The value of an epoch.

@@ -80,6 +80,11 @@ statements! {
     epoch: "SELECT created FROM {ks}.epochs WHERE topic = ? AND epoch = ?",
     insert_epoch: "INSERT INTO {ks}.epochs (topic, epoch, topic_id, cluster_id, partitions, shards, \
                    dedup_window, dedup_max_ids, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+    insert_letter: "INSERT INTO {ks}.replayed (topic, topic_id, partition, seq) VALUES (?, ?, ?, ?) USING TIMESTAMP ?",
+    insert_replayed: "INSERT INTO {ks}.replayed (topic, topic_id, partition, seq, by_topic_id, by_seq) \
+                      VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+    letters: "SELECT seq, by_topic_id, by_seq, WRITETIME(by_seq) FROM {ks}.replayed \
+              WHERE topic = ? AND topic_id = ? AND partition = ? AND seq >= ? AND seq <= ? LIMIT ?",
 }
 
 /// What `totals` writes, without the driver's look at each value.

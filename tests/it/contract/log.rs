@@ -379,10 +379,10 @@ macro_rules! suite {
     };
 }
 
-mod embedded {
+pub mod embedded {
     use super::*;
 
-    struct Folder(tempfile::TempDir);
+    pub struct Folder(pub tempfile::TempDir);
 
     #[async_trait]
     impl Site for Folder {

@@ -29,9 +29,14 @@ use self::events::{
     an_older_event_has_no_effect_by_name_or_by_subject, event, events_of_two_names_may_share_subject_time_and_id,
     pages_of_events_come_newest_first,
 };
+use self::letters::{
+    a_dead_letter_stays_one_and_its_replay_outlives_every_later_word,
+    dead_letters_of_a_lane_come_in_order_of_seq_and_by_range,
+};
 use crate::support_scylla;
 
 mod events;
+mod letters;
 
 /// A store, and names of its own for whoever asks.
 struct Bed {
@@ -120,6 +125,8 @@ backends! {
     lanes_of_other_topics_and_other_lives_are_their_own,
     epochs_come_oldest_first_and_stay_as_they_began,
     every_shard_that_has_rows_is_listed_once,
+    a_dead_letter_stays_one_and_its_replay_outlives_every_later_word,
+    dead_letters_of_a_lane_come_in_order_of_seq_and_by_range,
     nothing_asked_for_is_nothing_answered,
     generations_stay_as_they_are_while_no_server_starts_again,
 }

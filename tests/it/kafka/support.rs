@@ -73,6 +73,18 @@ impl Topic {
         // It is the controller that has answered: a broker knows of it a moment later.
         let known = async || topic::check(&self.servers(), &Options::default(), &needs()).await.ok();
         until("the broker knows the topic", known).await;
+        // Its dead-letter topic is made as it has to be.
+        topic::create(&self.servers(), &with(&Options::default()), &needs()).await.unwrap();
+    }
+
+    /// Its dead-letter topic.
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.name)
+    }
+
+    pub async fn delete_dead(&self) {
+        let deleted = self.admin().delete_topics(&[&self.dead()], &waiting()).await.unwrap();
+        deleted[0].as_ref().unwrap();
     }
 
     pub async fn delete(&self) {
@@ -136,7 +148,7 @@ impl Drop for Topic {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 // A broker that the test has ended keeps nothing.
-                let _ = runtime.block_on(self.admin().delete_topics(&[&self.name], &waiting()));
+                let _ = runtime.block_on(self.admin().delete_topics(&[&self.name, &self.dead()], &waiting()));
             });
         });
     }

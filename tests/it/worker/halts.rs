@@ -15,15 +15,14 @@ use super::{
 const SERIES: &str = "visits k=a";
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_halts_its_lane_and_what_came_before_is_stored() {
+async fn a_halted_lane_has_stored_what_came_before_the_others_go_on_and_a_restart_halts_again() {
     let world = World::new(2).await;
     let (here, there) = (&series_of(0, 2, 1)[0], &series_of(1, 2, 1)[0]);
     let running = world.start();
     world.append(0, pack().add(here, 1)).await;
-    world.log.append(0, FORMAT, vec![0xff; 40].into()).await.unwrap();
+    world.log.append(0, FORMAT + 1, pack().encode()).await.unwrap();
     world.append(0, pack().add(here, 1)).await;
-    let reason = running.halted(0).await;
-    assert!(reason.contains("record 1 cannot be read"), "{reason}");
+    running.halted(0).await;
     assert_eq!((running.lane(0).next, running.lane(0).stored), (Seq(1), Seq(1)));
     world.append(1, pack().add(there, 1)).await;
     running.stored(1, 1).await;
@@ -31,21 +30,10 @@ async fn a_record_that_cannot_be_read_halts_its_lane_and_what_came_before_is_sto
     running.stop().await;
     assert_eq!(world.totals().await, sums([(here.as_str(), 1), (there.as_str(), 1)]));
 
-    // A restart halts at the same record.
     let running = world.start();
     running.halted(0).await;
     running.stop().await;
     assert_eq!(world.totals().await, sums([(here.as_str(), 1), (there.as_str(), 1)]));
-}
-
-#[tokio::test]
-async fn a_series_of_another_lane_halts_the_lane() {
-    let world = World::new(2).await;
-    let running = world.start();
-    world.append(0, pack().add(&series_of(1, 2, 1)[0], 1)).await;
-    let reason = running.halted(0).await;
-    assert!(reason.contains("it carries a series of another lane"), "{reason}");
-    running.stop().await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tallymark::{
     item::{Seq, TopicId},
-    log::{Appended, Bounds, Change, Cursor, Error, Log, Record, Topology},
+    log::{Appended, Bounds, Change, Cursor, DeadLetters, Error, Log, Record, Topology},
     retry::Kind,
 };
 use tokio::sync::mpsc;
@@ -106,6 +106,10 @@ impl Log for Scripted {
 
     async fn check(&self) -> Result<(), Error> {
         self.inner.check().await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        self.inner.dead_letters()
     }
 }
 

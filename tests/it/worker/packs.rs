@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tallymark::{
     clock,
-    item::{IdScope, PackId, Seq, SeriesRef, Shard, TopicId, series_hash},
-    pack::{Claim, Event, FORMAT, Increments, Pack},
+    item::{Coordinates, IdScope, PackId, Seq, SeriesRef, Shard, TopicId, series_hash},
+    pack::{self, Claim, Event, FORMAT, Increments, Pack},
 };
 
 /// Shards of every layout, unless a test says otherwise.
@@ -91,6 +91,13 @@ impl Draft {
     pub fn claims(mut self, topic_id: TopicId, seq: u64, pack: PackId) -> Self {
         let (topic_id, pack) = (Bytes::copy_from_slice(&topic_id.0), Bytes::copy_from_slice(&pack.0));
         self.pack.claims.push(Claim { topic_id, seq: Seq(seq).0, pack });
+        self
+    }
+
+    /// Replays the dead letter that stood there.
+    pub fn replays(mut self, at: Coordinates) -> Self {
+        let topic_id = Bytes::copy_from_slice(&at.lane.topic_id.0);
+        self.pack.replayed = Some(pack::Coordinates { topic_id, partition: at.lane.partition, seq: at.seq.0 });
         self
     }
 

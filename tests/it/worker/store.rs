@@ -7,11 +7,11 @@ use std::sync::{
 
 use async_trait::async_trait;
 use tallymark::{
-    item::{Lane, Seq, Stamp},
+    item::{Coordinates, Lane, Seq, Stamp},
     retry::Kind,
     store::{
-        Checkpoint, EpochRow, Error, EventRow, Events, EventsPage, Generations, LaneRow, Ledger, RowName, ShardKey,
-        Slice, TotalRow, Totals, memory::Memory,
+        Checkpoint, EpochRow, Error, EventRow, Events, EventsPage, Generations, LaneRow, Ledger, LetterRow, Letters,
+        Replayed, RowName, ShardKey, Slice, TotalRow, Totals, memory::Memory,
     },
 };
 use tokio::{sync::watch, time::Instant};
@@ -27,10 +27,25 @@ pub enum Op {
     Checkpoint,
     Stored,
     Epochs,
+    Letter,
+    Replayed,
+    Letters,
 }
 
 /// Everything that a lane does.
-pub const ALL: &[Op] = &[Op::Rows, Op::Events, Op::Slice, Op::Named, Op::Lanes, Op::Checkpoint, Op::Stored, Op::Epochs];
+pub const ALL: &[Op] = &[
+    Op::Rows,
+    Op::Events,
+    Op::Slice,
+    Op::Named,
+    Op::Lanes,
+    Op::Checkpoint,
+    Op::Stored,
+    Op::Epochs,
+    Op::Letter,
+    Op::Replayed,
+    Op::Letters,
+];
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +251,28 @@ impl Ledger for Faulty {
 
     async fn generations(&self) -> Generations {
         self.inner.generations().await
+    }
+}
+
+#[async_trait]
+impl Letters for Faulty {
+    async fn write_letter(&self, topic: &str, at: Coordinates, stamp: Stamp) -> Result<(), Error> {
+        self.through(Op::Letter, None, 1, None, self.inner.write_letter(topic, at, stamp)).await
+    }
+
+    async fn write_replayed(&self, topic: &str, at: Coordinates, by: Replayed) -> Result<(), Error> {
+        self.through(Op::Replayed, None, 1, None, self.inner.write_replayed(topic, at, by)).await
+    }
+
+    async fn letters(
+        &self,
+        topic: &str,
+        lane: Lane,
+        from: Seq,
+        to: Seq,
+        limit: usize,
+    ) -> Result<Vec<LetterRow>, Error> {
+        self.through(Op::Letters, None, limit, None, self.inner.letters(topic, lane, from, to, limit)).await
     }
 }
 
