@@ -29,6 +29,7 @@ mod config;
 mod examples;
 mod get;
 mod lag;
+mod lanes;
 mod remote;
 mod run;
 mod schema;
@@ -88,6 +89,12 @@ enum Command {
     /// nobody. With `--check` the exit code is the verdict: 0 OK; 1 WARN, STALL, STOP or REWIND; 4 a lane has halted. 3: nobody
     /// answers.
     Lag(Configured<lag::Lag>),
+    /// The lanes, and what to do about a halted one
+    ///
+    /// A lane halts when going on would lose or double something. It says what it found and which command remedies it; every
+    /// remedy says first what it does and what is lost, asks, and leaves a record. With no instance running at the configured
+    /// address, log and store themselves answer.
+    Lanes(Box<lanes::Lanes>),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -225,6 +232,7 @@ enum Action {
     Send(send::Send),
     Get(get::Get),
     Lag(lag::Lag),
+    Lanes(lanes::Asked),
     TopicCreate,
     TopicCheck(topic::CheckArgs),
     Completions(clap_complete::Shell),
@@ -264,6 +272,10 @@ pub fn parse(
         Some(Command::Send(send)) => (Action::Send(send.args), send.settings),
         Some(Command::Get(get)) => (Action::Get(get.args), get.settings),
         Some(Command::Lag(lag)) => (Action::Lag(lag.args), lag.settings),
+        Some(Command::Lanes(lanes)) => {
+            let (asked, settings) = lanes.parts();
+            (Action::Lanes(asked), settings)
+        }
         Some(Command::Topic(TopicCommand::Create(create))) => (Action::TopicCreate, create.settings),
         Some(Command::Topic(TopicCommand::Check(check))) => (Action::TopicCheck(check.args), check.settings),
         Some(Command::Completions { shell }) => (Action::Completions(shell), Settings::default()),
@@ -284,6 +296,7 @@ impl Invocation {
             Action::Send(send) => remote::send(send, &Config::load(layers, Role::All)?),
             Action::Get(get) => remote::get(get, &Config::load(layers, Role::All)?),
             Action::Lag(lag) => remote::lag(lag, &Config::load(layers, Role::All)?),
+            Action::Lanes(asked) => remote::lanes(asked, &Config::load(layers, Role::All)?),
             Action::TopicCreate => topic::create(&Config::load(layers, Role::All)?),
             Action::TopicCheck(args) => topic::check(&Config::load(layers, Role::All)?, &args),
             Action::Completions(shell) => completions::print(shell, Cli::command()),

@@ -16,6 +16,7 @@ pub mod combined;
 pub mod get;
 pub mod http;
 pub mod lag;
+pub mod lanes;
 pub mod send;
 mod table;
 

@@ -29,7 +29,10 @@ use crate::{
 
 pub mod embedded;
 pub mod memory;
+mod remedies;
 pub mod scylla;
+
+pub use remedies::{Columns, HaltRow, Remedies, Remedy, RemedyRow};
 
 /// What `store.datacenter` is while nobody names one.
 pub const ANY_DATACENTER: &str = "auto";
@@ -250,9 +253,9 @@ impl Classified for Error {
 }
 
 /// The durable store: everything that a worker needs of it. See the module's laws.
-pub trait Store: Totals + Events + Ledger {}
+pub trait Store: Totals + Events + Ledger + Remedies {}
 
-impl<S: Totals + Events + Ledger> Store for S {}
+impl<S: Totals + Events + Ledger + Remedies> Store for S {}
 
 /// Totals, a row for each series and lane.
 #[async_trait]

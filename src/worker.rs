@@ -1,9 +1,12 @@
 //! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
-//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
-//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
-//! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost; [`trail`]: when the checkpoint may move.
+//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops; `halting`:
+//!   what it does then.
+//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], [`accepted`],
+//!   `stamp`, `index`: its parts.
+//! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost, `siblings`: what
+//!   a lane has in several layouts; [`trail`]: when the checkpoint may move.
 //! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
@@ -13,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Size, Span};
 
+pub mod accepted;
 pub mod assignment;
 pub mod board;
 mod budget;
@@ -21,12 +25,14 @@ pub mod dedup;
 pub mod flush;
 pub mod fold;
 pub mod halt;
+mod halting;
 mod index;
 mod lane;
 pub mod lives;
 pub mod machine;
 mod meters;
-mod resume;
+pub(crate) mod resume;
+mod siblings;
 mod stamp;
 mod tenure;
 pub mod trail;

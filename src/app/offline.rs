@@ -1,16 +1,20 @@
-//! Answers for `get` and `lag` from the data folder itself, when no instance runs that could be asked.
+//! Answers for `get`, `lag` and `lanes` from the data folder itself, when no instance runs that could be asked; for `lanes`
+//! from log and store on servers, too.
 //!
 //! [`open`] takes the folder's lock, as an instance does, so it never reads beside one. What it opens is served on a
 //! loopback port of its own for as long as the command asks, by the same rooms and in the same words as an instance:
-//! queries without a hot view, and the lag of lanes that nobody runs. There is no ingest, no lane and no first epoch, so
-//! nothing is written but what opening after a crash repairs.
+//! queries without a hot view, the lag of lanes that nobody runs, and remedies. There is no ingest, no lane and no first
+//! epoch, so nothing is written but what opening after a crash repairs, and a remedy that is asked for.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::backends::{self, Folders};
+use super::{
+    backends::{self, Folders},
+    desk::desk,
+};
 use crate::{
     admin, config::Config, data_dir, exit::Failure, hot, ingest, lag, progress::Progress, query, server,
     worker::board::Board,
@@ -19,10 +23,10 @@ use crate::{
 /// How long answers may take to be over.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// A data folder that this process has opened to answer from.
+/// A data folder, or servers, that this process has opened to answer from.
 pub struct Folder {
     url: String,
-    path: PathBuf,
+    place: String,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     /// Dropped last: the locks end with it.
@@ -58,7 +62,21 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
     if !data_dir::log_in(log_dir).is_dir() || !data_dir::store_in(store_dir).is_dir() {
         return Ok(None);
     }
-    let path = log_dir.to_owned();
+    serve(config, format!("the data folder `{}`", log_dir.display()), true).await.map(Some)
+}
+
+/// Opens log and store wherever they are; `None` for a data folder that is not there yet.
+///
+/// # Errors
+/// The folder is another process's, or damaged; a server does not answer.
+pub async fn open_anywhere(config: &Config) -> Result<Option<Folder>, Error> {
+    match backends::embedded(config) {
+        Some(_) => open(config).await,
+        None => serve(config, "log and store themselves".to_owned(), false).await.map(Some),
+    }
+}
+
+async fn serve(config: &Config, place: String, alone: bool) -> Result<Folder, Error> {
     let folders = Folders::lock(config).map_err(|error| match error {
         data_dir::Error::InUse { path, pid } => Error::InUse { path, pid },
         other => Error::Failed(Failure::failed(other.to_string())),
@@ -69,10 +87,12 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
     let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
     let deps = lag::Deps { log: log.clone(), store: store.clone(), board: Board::default() };
     let (service, lag) = lag::Service::new(config.lag.clone(), deps);
-    tasks.spawn(service.alone().run(stop.clone()));
+    let service = if alone { service.alone() } else { service };
+    tasks.spawn(service.run(stop.clone()));
     // Answers say how far the store trails: that must have been measured before the first of them.
     let _ = tokio::time::timeout(config.lag.timeout.0, lag.subscribe().changed()).await;
 
+    let desk = desk(config, &log, &store, Board::default(), lag.clone(), alone);
     let measured = lag.clone();
     let deps = query::Deps {
         progress: Arc::new(Progress::new(store.clone(), &log.topology().topic)),
@@ -83,13 +103,14 @@ pub async fn open(config: &Config) -> Result<Option<Folder>, Error> {
     };
     let router = query::routes(query::Handle::new(&config.query, &config.hot.options, deps))
         .merge(admin::lag_route(lag))
+        .merge(admin::lanes::routes(desk))
         .fallback(ingest::not_found);
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot answer on a loopback port: {error}"));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(cannot)?;
     let url = format!("http://{}", listener.local_addr().map_err(cannot)?);
     let (options, stopped) = (config.http.clone(), stop.clone());
     tasks.spawn(async move { server::serve(listener, router, &options, stopped).await });
-    Ok(Some(Folder { url, path, stop, tasks, _folders: folders }))
+    Ok(Folder { url, place, stop, tasks, _folders: folders })
 }
 
 impl Folder {
@@ -98,9 +119,9 @@ impl Folder {
         &self.url
     }
 
-    /// The folder.
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
+    /// What is answered from, for people.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Ends the answering, and closes log and store.

@@ -36,6 +36,7 @@ mod events;
 mod fault;
 mod keys;
 mod lanes;
+mod remedies;
 mod stamps;
 mod tables;
 mod totals;

@@ -4,6 +4,7 @@ mod access_log;
 mod counters;
 mod faults;
 mod http;
+mod lanes;
 mod leaving;
 mod load;
 mod offline;

@@ -21,6 +21,7 @@ mod stack;
 mod support;
 mod support_lag;
 mod support_query;
+mod support_remedies;
 mod support_scylla;
 mod support_wire;
 mod worker;

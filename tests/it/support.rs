@@ -352,3 +352,5 @@ impl Ledger for Lanes {
         not_kept()
     }
 }
+
+crate::support_remedies::no_remedies!(Lanes);

@@ -57,11 +57,14 @@ pub enum Table {
     Checkpoints,
     /// Layouts of the log.
     Epochs,
+    /// Halted lanes, and what operators have decided.
+    Remedies,
 }
 
 impl Table {
     /// Every table.
-    const ALL: [Self; 5] = [Self::CounterTotals, Self::Events, Self::EventsBySubject, Self::Checkpoints, Self::Epochs];
+    const ALL: [Self; 6] =
+        [Self::CounterTotals, Self::Events, Self::EventsBySubject, Self::Checkpoints, Self::Epochs, Self::Remedies];
 
     const fn name(self) -> &'static str {
         match self {
@@ -70,6 +73,7 @@ impl Table {
             Self::EventsBySubject => "events_by_subject",
             Self::Checkpoints => "checkpoints",
             Self::Epochs => "epochs",
+            Self::Remedies => "remedies",
         }
     }
 
@@ -79,7 +83,7 @@ impl Table {
             Self::CounterTotals => 32 << 20,
             Self::Events | Self::EventsBySubject => 16 << 20,
             // A lane's row is overwritten at every flush, and each version is kept until it is written out.
-            Self::Checkpoints | Self::Epochs => 1 << 20,
+            Self::Checkpoints | Self::Epochs | Self::Remedies => 1 << 20,
         }
     }
 }
@@ -102,7 +106,7 @@ struct Growing {
 /// The open tables.
 pub struct Tables {
     db: Database,
-    tables: [Growing; 5],
+    tables: [Growing; 6],
     turning: Mutex<()>,
     /// Writers of one shard's totals take turns, so that comparing a stamp and writing over it are one step.
     stripes: Vec<Mutex<Stamps>>,
@@ -128,8 +132,8 @@ impl Tables {
             let keyspace = db.keyspace(table.name(), options)?;
             Ok(Growing { keyspace, limit: table.limit(), bytes: AtomicU64::new(0) })
         };
-        let [totals, events, by_subject, checkpoints, epochs] = Table::ALL.map(open);
-        let tables = [totals?, events?, by_subject?, checkpoints?, epochs?];
+        let [totals, events, by_subject, checkpoints, epochs, remedies] = Table::ALL.map(open);
+        let tables = [totals?, events?, by_subject?, checkpoints?, epochs?, remedies?];
         let stripes = (0..STRIPES).map(|_| Mutex::new(Stamps::new(KNOWN_STAMPS / STRIPES))).collect();
         let (turning, stripe_of) = (Mutex::default(), RandomState::new());
         let mut opened = Self { db, tables, turning, stripes, stripe_of, lanes: LaneRows::default() };

@@ -132,7 +132,7 @@ pub async fn begin_epoch(store: &Scylla, topic: &str, epoch: &EpochRow) -> Resul
     store.run(&store.statements.insert_epoch, values).await
 }
 
-fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Error> {
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Error> {
     bytes.try_into().map_err(|_| fault::damaged(format_args!("an id has {} bytes instead of {N}", bytes.len())))
 }
 
@@ -140,6 +140,6 @@ fn there<T>(value: Option<T>, column: &str) -> Result<T, Error> {
     value.ok_or_else(|| fault::damaged(format_args!("a checkpoint lacks its {column}")))
 }
 
-fn small(what: &str, number: u32) -> Result<i32, Error> {
+pub(super) fn small(what: &str, number: u32) -> Result<i32, Error> {
     i32::try_from(number).map_err(|_| Error::new(Kind::Permanent, format!("{what}: {number} does not fit CQL's int")))
 }

@@ -29,9 +29,13 @@ use self::events::{
     an_older_event_has_no_effect_by_name_or_by_subject, event, events_of_two_names_may_share_subject_time_and_id,
     pages_of_events_come_newest_first,
 };
+use self::remedies::{
+    a_halt_is_what_was_noted_last_until_it_is_cleared, remedies_come_oldest_first_and_stay_as_they_were_recorded,
+};
 use crate::support_scylla;
 
 mod events;
+mod remedies;
 
 /// A store, and names of its own for whoever asks.
 struct Bed {
@@ -120,6 +124,8 @@ backends! {
     lanes_of_other_topics_and_other_lives_are_their_own,
     epochs_come_oldest_first_and_stay_as_they_began,
     nothing_asked_for_is_nothing_answered,
+    a_halt_is_what_was_noted_last_until_it_is_cleared,
+    remedies_come_oldest_first_and_stay_as_they_were_recorded,
     generations_stay_as_they_are_while_no_server_starts_again,
 }
 
