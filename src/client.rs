@@ -18,6 +18,7 @@ pub mod dead_letters;
 pub mod get;
 pub mod http;
 pub mod lag;
+pub mod lanes;
 pub mod send;
 mod table;
 

@@ -19,6 +19,7 @@ use crate::{
     item::{Coordinates, Lane, Seq},
     log::Bounds,
     store::{Checkpoint, EpochRow, RowName, ShardKey, Slice},
+    worker::accepted::Accepted,
 };
 
 /// Bytes of the log read at a time.
@@ -55,11 +56,16 @@ impl Pass<'_> {
         let lane = Lane { topic_id: self.deps.log.topology().topic_id, partition: self.partition };
         let checkpoint = self.checkpoint(lane).await?;
         let bounds = self.deps.log.bounds(self.partition).await?;
+        let remedies = self.deps.store.remedies(&self.deps.log.topology().topic).await?;
+        let accepted = Accepted::of(lane, &remedies);
+        // What was given up may be in rows all the same: of what lies below an accepted gap's end no total can be told.
+        let given_up = accepted.gaps().iter().map(|gap| gap.to).max().unwrap_or(bounds.start);
+        let bounds = Bounds { start: bounds.start.max(given_up).min(bounds.end), end: bounds.end };
         let (begin, not_before) = self.begin(bounds).await?;
         let at = checkpoint.as_ref().map(|checkpoint| checkpoint.seq);
         let whole = begin == Seq(0) && not_before == Seq(0);
         let letters = self.letters(lane, begin).await?;
-        let mut recount = Recount::new(lane, begin, not_before, self.epochs, &letters, self.options.naive);
+        let mut recount = Recount::new(lane, begin, not_before, self.epochs, &letters, &accepted, self.options.naive);
         let before = checkpoint.as_ref().and_then(|checkpoint| checkpoint.counted.since.0.checked_sub(1)).map(Seq);
         at.into_iter().chain(before).for_each(|seq| recount.mark(seq));
 

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    item::{Coordinates, IdScope},
+    item::{Coordinates, IdScope, Stamp},
     log::Record,
     pack,
     store::{Counted, EpochRow},
@@ -38,13 +38,14 @@ pub(super) struct Naive {
 }
 
 impl Naive {
-    /// A recount from `counted.since` on, with the window that the lane's first epoch has pinned.
-    pub(super) fn new(epochs: &[EpochRow], counted: Counted) -> Self {
+    /// A recount from `counted.since` on, with the window that the lane's first epoch has pinned. `before` is the stamp
+    /// before it.
+    pub(super) fn new(epochs: &[EpochRow], counted: Counted, before: Stamp) -> Self {
         let (window_us, max_ids) = epochs.first().map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
         Self {
             window_us,
             max_ids: max_ids.max(1),
-            stamp: 0,
+            stamp: before.0,
             notes: 0,
             noted: HashMap::new(),
             counting: false,

@@ -17,6 +17,7 @@ use crate::{
     log::Record,
     store::{Checkpoint, Counted, EpochRow, Replayed, ShardKey},
     worker::{
+        accepted::Accepted,
         halt::Halt,
         machine::{Machine, Read},
         poison::Refusal,
@@ -55,14 +56,19 @@ impl Recount {
         not_before: Seq,
         epochs: &[EpochRow],
         letters: &[Seq],
+        accepted: &Accepted,
         naive: bool,
     ) -> Self {
-        let mut machine = Machine::new(lane, begin, Stamp(0), epochs.to_vec(), usize::MAX);
+        // Behind a gap stamps go on from the gap's own (`worker/accepted.rs`).
+        let before = accepted.gaps().iter().filter(|gap| gap.to == begin).map(|gap| gap.last_stamp()).max();
+        let before = before.unwrap_or(Stamp(0));
+        let machine = Machine::new(lane, begin, before, epochs.to_vec(), usize::MAX);
+        let mut machine = machine.with(accepted.clone());
         machine.know_letters(letters.iter().copied());
         let of_topic: Vec<_> = epochs.iter().filter(|epoch| epoch.topic_id == lane.topic_id).cloned().collect();
         let window = of_topic.first().map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
         let whole = begin == Seq(0) && not_before == Seq(0);
-        let mut naive = naive.then(|| Naive::new(&of_topic, Counted::since(begin)));
+        let mut naive = naive.then(|| Naive::new(&of_topic, Counted::since(begin), before));
         if let Some(naive) = naive.as_mut().filter(|_| whole) {
             naive.begin();
         }
@@ -117,7 +123,7 @@ impl Recount {
                 self.take(record, &read, book)?;
             }
             Err(Refusal::Poison(_)) => {
-                self.begin_to_count(record.seq, self.machine.letter_stamp());
+                self.begin_to_count(record.seq, self.machine.letter_stamp(record.seq));
                 self.machine.bury(record).map_err(|halt| halted(self.partition, &halt))?;
                 if let Some(naive) = &mut self.naive {
                     naive.pass();
