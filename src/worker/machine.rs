@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
+    bugs::{self, Bug},
     item::{IdScope, Lane, Namespace, PackId, Seq, Stamp},
     log::Record,
     pack::{self, Pack},
@@ -208,7 +209,7 @@ impl Machine {
         }
         let pack = &read.pack;
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
-        if self.window.note(&pack.pack_id().0) {
+        if self.window.note(&pack.pack_id().0) && !bugs::on(Bug::PackNotNoted) {
             // The record stands twice in the log: the second one only counts as seen.
             self.note_items(pack);
             applied.duplicates = applied.items;
@@ -231,6 +232,9 @@ impl Machine {
         let mut fold = |series: u32, amount: i64| {
             let (sum, items) = &mut self.sums[series as usize];
             *sum += i128::from(amount);
+            if bugs::on(Bug::OverflowPerDelta) {
+                *sum = (*sum).clamp(i64::MIN.into(), i64::MAX.into());
+            }
             *items += 1;
         };
         let mut columns = increments.series.iter().zip(&increments.amounts);
@@ -272,12 +276,13 @@ impl Machine {
         if read.seq != self.next {
             return Err(Halt::Missing { expected: self.next, found: read.seq });
         }
-        for claim in &read.pack.claims {
+        for claim in read.pack.claims.iter().filter(|_| !bugs::on(Bug::ClaimsUnchecked)) {
             self.memory
                 .check(self.lane.topic_id, read.seq, claim.parts())
                 .map_err(|claim| Halt::Claim { seq: read.seq, claim })?;
         }
-        let stamp = self.stamp.after(read.append_ms, read.pack.receive_ms);
+        let append_ms = if bugs::on(Bug::StampFromWallClock) { bugs::worker_ms() } else { read.append_ms };
+        let stamp = self.stamp.after(append_ms, read.pack.receive_ms);
         self.window.begin(read.seq, stamp, self.stamp);
         Ok(stamp)
     }
