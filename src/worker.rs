@@ -1,7 +1,7 @@
 //! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
-//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops; `halting`:
+//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `load`: what it reads; `resume`: taking it over; `halt`: why it stops; `halting`:
 //!   what it does then.
 //! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], [`accepted`],
 //!   `stamp`, `index`: its parts.
@@ -30,6 +30,7 @@ mod halting;
 mod index;
 mod lane;
 pub mod lives;
+mod load;
 pub mod machine;
 mod meters;
 pub mod poison;

@@ -10,11 +10,12 @@
 //! Pure: no clock, no I/O. `flush` writes what [`Fold::take`] hands out.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use crate::{
+    bugs::{self, Bug},
     item::{Namespace, Seq, SeriesRef, Shard, Stamp, series_hash},
     store::{EpochRow, RowName, ShardKey, TotalRow},
     worker::index::Index,
@@ -32,7 +33,7 @@ pub struct Missing {
     /// Shards nobody has read yet: read them as one slice.
     pub shards: Vec<u32>,
     /// Rows to read by name, by shard.
-    pub rows: HashMap<u32, Vec<RowName>>,
+    pub rows: BTreeMap<u32, Vec<RowName>>,
 }
 
 impl Missing {
@@ -352,7 +353,9 @@ impl Fold {
                 row.named = true;
                 self.named.push(id);
             }
-            if items > 0 {
+            let is_skipped =
+                bugs::on(Bug::NetZeroNotRewritten) && sum == 0 || bugs::on(Bug::BaseNotRewritten) && seq < row.base_end;
+            if items > 0 && !is_skipped {
                 if !row.dirty {
                     row.dirty = true;
                     self.dirty += 1;
@@ -396,6 +399,9 @@ impl Fold {
             }
         }
         self.dirty = 0;
+        // In order, so that the same rows are written in the same order.
+        let mut by_shard: Vec<_> = by_shard.into_iter().collect();
+        by_shard.sort_unstable_by_key(|(shard, _)| *shard);
         for (shard, ids) in by_shard {
             let mut rows: Vec<_> = ids.iter().map(|id| self.rows[*id as usize].to_total()).collect();
             rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -436,7 +442,8 @@ impl Fold {
             self.hand = if self.hand + 1 >= self.rows.len() { 0 } else { self.hand + 1 };
             tried += 1;
             let row = &self.rows[self.hand];
-            if row.vacant || row.dirty || row.named || !row.loaded || row.touched_end > covered {
+            let is_owed = row.touched_end > covered && !bugs::on(Bug::TouchedEvicted);
+            if row.vacant || row.dirty || row.named || !row.loaded || is_owed {
                 continue;
             }
             let state = &mut self.shards[row.shard as usize];

@@ -6,14 +6,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use futures_util::future::{OptionFuture, try_join_all};
+use futures_util::future::OptionFuture;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     board::{Pause, State},
     flush::{Context, Flush},
-    fold::{Missing, Named},
+    fold::Named,
     halt::Halt,
     machine::{Machine, Read},
     meters::LaneMeters,
@@ -23,10 +23,11 @@ use super::{
     watch::Belief,
 };
 use crate::{
+    bugs::{self, Bug},
     item::{Lane, Seq},
     log::{Cursor, Record},
     retry::{Backoff, Classified as _, Kind},
-    store::{self, Checkpoint, RowName, Slice, TotalRow},
+    store::{self, Checkpoint},
 };
 
 mod burial;
@@ -149,8 +150,9 @@ impl Runner {
             }
             if !self.backlog.is_empty() && self.has_room() {
                 tokio::select! {
-                    applied = self.apply_backlog() => applied?,
+                    biased;
                     () = stop.cancelled() => break,
+                    applied = self.apply_backlog() => applied?,
                 }
             }
             self.start_flush();
@@ -159,7 +161,10 @@ impl Runner {
             self.read_again.take_if(|again| *again <= Instant::now());
             let reads = self.backlog.is_empty() && self.has_room() && self.read_again.is_none();
             let wake = self.next_wake();
+            // In this order every time, so that a schedule can be repeated. The log comes after what ends by itself (a flush,
+            // a checkpoint, a belief), for it may always have more; the clocks come last, for each round looks at them anyway.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 flushed = OptionFuture::from(self.flush.as_mut()), if self.flush.is_some() => {
                     self.flushed(joined(flushed))?;
@@ -168,9 +173,9 @@ impl Runner {
                     self.checkpointed(joined(written)).await?;
                 }
                 buried = self.burial.ended(), if self.burial.is_under_way() => self.buried(buried)?,
-                records = self.cursor.next(), if reads => self.read(records).await?,
                 // Its sender goes with the service, which ends the lane too.
                 Ok(()) = self.belief.changed() => {}
+                records = self.cursor.next(), if reads => self.read(records).await?,
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -178,7 +183,8 @@ impl Runner {
     }
 
     fn has_been_forgotten(&mut self) -> bool {
-        self.belief.borrow_and_update().restarts() != Some(self.restarts)
+        let restarts = self.belief.borrow_and_update().restarts();
+        restarts != Some(self.restarts) && !bugs::on(Bug::RestartsUnseen)
     }
 
     /// Whether more may be folded before the store has taken what waits.
@@ -265,10 +271,11 @@ impl Runner {
     }
 
     fn show_applied(&self) {
-        let (next, items) = (self.machine.next(), self.items);
+        let (next, items, rows) = (self.machine.next(), self.items, self.machine.fold().len());
         self.show(|status| {
             status.next = next;
             status.items = items;
+            status.rows = rows;
         });
     }
 
@@ -292,7 +299,11 @@ impl Runner {
         loop {
             match self.machine.prepare(read) {
                 Ok(missing) if missing.is_empty() => break,
-                Ok(missing) => self.load(missing).await?,
+                Ok(missing) => {
+                    // It may take as long as the store is away.
+                    self.show_applied();
+                    self.context.load(self.lane, &mut self.machine, missing).await?;
+                }
                 Err(Refusal::Halt(Halt::Epoch { .. })) if !asked_epochs => {
                     asked_epochs = true;
                     let epochs =
@@ -312,39 +323,6 @@ impl Runner {
         Ok(true)
     }
 
-    async fn load(&mut self, missing: Missing) -> Result<(), Halt> {
-        // It may take as long as the store is away.
-        self.show_applied();
-        let (context, lane) = (&self.context, self.lane);
-        let limit = context.options.slice_rows + 1;
-        let fold = self.machine.fold();
-        let slices = missing.shards.iter().map(|shard| {
-            let key = fold.shard_key(*shard).clone();
-            async move {
-                let slice = Slice { limit, ..Slice::default() };
-                let rows = context.settled(lane, || context.store.totals(&key, &slice)).await?;
-                Ok::<_, Halt>((*shard, Some(rows).filter(|rows| rows.len() < limit)))
-            }
-        });
-        let named = missing.rows.iter().map(|(shard, names)| {
-            let key = fold.shard_key(*shard).clone();
-            async move {
-                let rows = context.settled(lane, || context.store.totals_named(&key, names)).await?;
-                Ok::<(u32, &Vec<RowName>, Vec<Option<TotalRow>>), Halt>((*shard, names, rows))
-            }
-        });
-        let (slices, named) = tokio::try_join!(try_join_all(slices), try_join_all(named))?;
-        self.machine.install(|fold, met| {
-            for (shard, rows) in slices {
-                fold.install(shard, rows, &mut *met);
-            }
-            for (shard, names, rows) in named {
-                fold.install_named(shard, names, rows, &mut *met);
-            }
-        });
-        Ok(())
-    }
-
     fn start_flush(&mut self) {
         let Some(since) = self.unflushed_since.filter(|_| self.flush.is_none()) else { return };
         // A full lane waits for what is dirty. A publish alone, which the hot view has not taken, keeps to the age.
@@ -362,7 +340,14 @@ impl Runner {
         self.unflushed_since = None;
         self.oldest_unflushed_ms = None;
         self.urgent = false;
-        let (taken, events) = self.machine.take();
+        let (mut taken, events) = self.machine.take();
+        if bugs::on(Bug::CheckpointBeforeFlush) {
+            self.trail.stored(self.now_ms(), mark.clone());
+        }
+        if bugs::on(Bug::FoldByBatch) {
+            let rows = taken.shards.iter_mut().flat_map(|(_, rows)| rows);
+            rows.for_each(|row| (row.seq, row.stamp) = (mark.seq, mark.stamp));
+        }
         let (replayed, received_ms) = (self.machine.take_replayed(), std::mem::take(&mut self.received_ms));
         let epochs = self.machine.fold().epochs().to_vec();
         let flush = Flush { lane: self.lane, mark, epochs, taken, events, replayed, received_ms };
@@ -382,7 +367,9 @@ impl Runner {
         };
         let stored = mark.seq.next();
         self.stored = self.stored.max(stored);
-        if stored > self.covered {
+        if bugs::on(Bug::CheckpointBeforeFlush) {
+            self.full = None;
+        } else if stored > self.covered {
             self.trail.stored(self.now_ms(), mark);
         } else {
             // A publish alone, made up for: no checkpoint comes that a full lane could wait for.
@@ -422,7 +409,8 @@ impl Runner {
     fn checkpoints_until_ms(&self) -> Option<i64> {
         let belief = *self.belief.borrow();
         let delay = self.context.options.checkpoint_delay.0;
-        (belief.restarts() == Some(self.restarts)).then(|| belief.until_ms(delay, self.started))
+        (belief.restarts() == Some(self.restarts) || bugs::on(Bug::RestartsUnseen))
+            .then(|| belief.until_ms(delay, self.started))
     }
 
     async fn checkpointed(&mut self, (mark, written): Checkpointed) -> Result<(), Halt> {
@@ -451,6 +439,11 @@ impl Runner {
 
     /// Stores what was applied. The checkpoint keeps trailing: whoever takes the lane over replays the tail.
     pub(super) async fn drain(&mut self) -> Result<(), Halt> {
+        if bugs::on(Bug::CommitBeforeDrain)
+            && let Some(mark) = self.machine.mark()
+        {
+            let _ = self.context.store.write_checkpoint(self.context.topic(), &mark).await;
+        }
         if let Some(flush) = self.flush.take() {
             self.flushed(joined(Some(flush.await)))?;
         }

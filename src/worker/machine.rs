@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    bugs::{self, Bug},
     item::{Coordinates, IdScope, Lane, Namespace, PackId, Seq, Stamp},
     log::{Class, Record},
     pack::{self, Pack},
@@ -286,7 +287,7 @@ impl Machine {
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
         let mut amount = 0;
         let is_replayed = self.is_replayed_before(read);
-        if self.window.note(&pack.pack_id().0) || is_replayed {
+        if (self.window.note(&pack.pack_id().0) && !bugs::on(Bug::PackNotNoted)) || is_replayed {
             // The record, or the replay, stands twice in the log: the second one only counts as seen.
             self.note_items(pack);
             applied.duplicates = applied.items;
@@ -315,6 +316,9 @@ impl Machine {
         let mut fold = |series: u32, amount: i64| {
             let (sum, items) = &mut self.sums[series as usize];
             *sum += i128::from(amount);
+            if bugs::on(Bug::OverflowPerDelta) {
+                *sum = (*sum).clamp(i64::MIN.into(), i64::MAX.into());
+            }
             *items += 1;
         };
         let mut columns = increments.series.iter().zip(&increments.amounts);
@@ -358,7 +362,7 @@ impl Machine {
         if read.seq != next {
             return Err(Halt::Missing { expected: next, found: read.seq });
         }
-        for claim in &read.pack.claims {
+        for claim in read.pack.claims.iter().filter(|_| !bugs::on(Bug::ClaimsUnchecked)) {
             match self.memory.check(self.lane.topic_id, read.seq, claim.parts()) {
                 Err(claim) if !self.accepted.forgives_claims_of(read.seq) => {
                     return Err(Halt::Claim { seq: read.seq, claim });
@@ -367,7 +371,8 @@ impl Machine {
             }
         }
         let before = before.unwrap_or(self.stamp);
-        let follows = || before.after(read.append_ms, read.pack.receive_ms);
+        let append_ms = if bugs::on(Bug::StampFromWallClock) { bugs::worker_ms() } else { read.append_ms };
+        let follows = || before.after(append_ms, read.pack.receive_ms);
         let stamp = self.accepted.stamp(read.seq).unwrap_or_else(follows);
         self.window.begin(read.seq, stamp, before);
         Ok(stamp)

@@ -4,6 +4,7 @@
 //! here, and answered with a halt that names its remedy. Then the dedup window is rebuilt from the log (law 7).
 
 use crate::{
+    bugs::{self, Bug},
     item::{Lane, Seq, Stamp},
     log::{self, Bounds, Record},
     retry::{self, Classified as _, Kind},
@@ -52,7 +53,8 @@ impl Context {
             machine.cross(bounds.start);
             return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
         };
-        let from = checkpoint.dedup_from.max(bounds.start);
+        let short = u64::from(bugs::on(Bug::WindowOneShort) && checkpoint.dedup_from < checkpoint.seq);
+        let from = Seq(checkpoint.dedup_from.0 + short).max(bounds.start);
         let machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
         let mut machine = machine.with(accepted.clone());
         machine.know_letters(self.letters_from(lane, from).await?);
@@ -65,6 +67,9 @@ impl Context {
             }
             for record in within {
                 at = record.seq.next();
+                if bugs::on(Bug::ResumeAfterCheckpoint) && record.seq == checkpoint.seq {
+                    break;
+                }
                 if record.seq == checkpoint.seq && checkpoint.pack != NO_PACK {
                     identify(checkpoint, record, &machine)?;
                 }
@@ -73,7 +78,9 @@ impl Context {
         }
         // A log whose front was removed since cannot compute the first stamps any more, nor one of which packs were given up
         // after the checkpoint was written; a whole one must arrive at the same.
-        let whole = from == checkpoint.dedup_from && !accepted.is_from_before(checkpoint.seq, checkpoint.stamp);
+        let whole = from == checkpoint.dedup_from
+            && !accepted.is_from_before(checkpoint.seq, checkpoint.stamp)
+            && !bugs::on(Bug::ResumeAfterCheckpoint);
         if whole && from <= checkpoint.seq && machine.stamp() != checkpoint.stamp {
             return Err(Halt::Stamp { from, seq: checkpoint.seq });
         }

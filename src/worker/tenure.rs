@@ -16,20 +16,35 @@ use super::{
 };
 use crate::item::Lane;
 
-/// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop` or its remedy.
+/// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop` or its remedy; when the
+/// store may have forgotten what it wrote before it halted, it writes that again, and halts again.
 pub(super) async fn run(context: Arc<Context>, lane: Lane, stop: CancellationToken) {
     let partition = lane.partition;
     let mut halting = Halting::default();
     context.board.update(partition, |status| *status = Default::default());
     loop {
-        match run_once(&context, lane, &mut halting, &stop).await {
+        // Before anything is read: what is counted from now on, this run has not replayed.
+        let restarts = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            restarts = told(&context, None) => restarts,
+        };
+        match run_once(&context, lane, &mut halting, &stop, restarts).await {
             Ok(End::Stopped) => return,
             Ok(End::Forgotten) => {
                 tracing::warn!(partition, "lane goes back to its checkpoint");
                 context.board.update(partition, |status| *status = Default::default());
             }
             Err(halt) => {
-                if !halting.wait(&context, lane, halt, &stop).await {
+                let goes_on = tokio::select! {
+                    biased;
+                    goes_on = halting.wait(&context, lane, halt, &stop) => goes_on,
+                    _ = told(&context, Some(restarts)) => {
+                        tracing::warn!(partition, "halted lane writes again what the store may have lost");
+                        true
+                    }
+                };
+                if !goes_on {
                     return;
                 }
             }
@@ -42,21 +57,21 @@ async fn run_once(
     lane: Lane,
     halting: &mut Halting,
     stop: &CancellationToken,
+    restarts: u64,
 ) -> Result<End, Halt> {
     let resuming = async {
-        // Before anything is read: what is counted from now on, this run has not replayed.
-        let restarts = told(context).await;
         let resumed = context.resume(lane).await?;
         // What was given up nobody publishes, and what the hot view has of it must go.
         context.hot.publishes_from(lane, resumed.machine.folds_from());
         let (next, leader_epoch) = (resumed.machine.next(), resumed.leader_epoch);
         let cursor = context.log_settled(lane, || context.log.open(lane.partition, next, leader_epoch)).await?;
         halting.runs(context, lane).await?;
-        Ok::<_, Halt>((restarts, resumed, cursor))
+        Ok::<_, Halt>((resumed, cursor))
     };
-    let (restarts, resumed, cursor) = tokio::select! {
-        resumed = resuming => resumed?,
+    let (resumed, cursor) = tokio::select! {
+        biased;
         () = stop.cancelled() => return Ok(End::Stopped),
+        resumed = resuming => resumed?,
     };
     let ids = resumed.machine.window().len();
     let (partition, next, checkpoint) = (lane.partition, resumed.machine.next().0, resumed.covered.0);
@@ -71,11 +86,11 @@ async fn run_once(
     ended.and_then(|end| drained.map(|()| end))
 }
 
-/// How often a server of the store has started again, once anybody was asked.
-async fn told(context: &Context) -> u64 {
+/// How often a server of the store has started again, once anybody was asked, and once it is another number than `before`.
+async fn told(context: &Context, before: Option<u64>) -> u64 {
     let mut belief = context.belief.clone();
     loop {
-        if let Some(restarts) = belief.borrow_and_update().restarts() {
+        if let Some(restarts) = belief.borrow_and_update().restarts().filter(|restarts| Some(*restarts) != before) {
             return restarts;
         }
         if belief.changed().await.is_err() {

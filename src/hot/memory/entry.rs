@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::lanes::{Lanes, Number};
 use crate::{
+    bugs::{self, Bug},
     hot::{HotKind, View},
     item::Seq,
 };
@@ -141,6 +142,7 @@ impl Entry {
         // Nearly always the newest: acknowledgements of a lane come about in order.
         let at = match part.pending.last() {
             Some((last, _)) if *last >= seq => match part.pending.binary_search_by_key(&seq, |(seq, _)| *seq) {
+                Ok(at) if bugs::on(Bug::PendingNotBySeq) => at,
                 Ok(_) => return,
                 Err(at) => at,
             },
@@ -232,10 +234,11 @@ impl Entry {
         lanes: &Lanes,
     ) -> bool {
         match &mut self.load {
-            Some(load) if load.token == token => {
+            Some(load) if load.token == token || bugs::on(Bug::LoadWithoutToken) => {
                 load.token = 0;
                 load.waits = waits;
             }
+            None if bugs::on(Bug::LoadWithoutToken) => {}
             _ => return false,
         }
         for (lane, covered, total) in bases {
