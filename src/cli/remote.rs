@@ -138,7 +138,7 @@ pub(super) fn dead_letters(command: Command, config: &Config) -> Result<Exit, Fa
             options.admin_url = url;
             client::dead_letters::run(&options, console).await
         };
-        ask(config, asked, console, question).await
+        ask(config, asked, false, console, question).await
     })?;
     Ok(if is_replay && summary.left > 0 { Exit::Failed } else { Exit::Done })
 }

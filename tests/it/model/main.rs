@@ -8,6 +8,7 @@ mod gate;
 mod group;
 mod hot;
 mod ingest;
+mod ledgers;
 mod log;
 mod named;
 mod oracle;

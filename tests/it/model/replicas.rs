@@ -8,8 +8,8 @@ use std::{
 };
 
 use tallymark::{
-    item::{Epoch, Lane, Namespace, Seq, Stamp},
-    store::{Checkpoint, EpochRow, EventRow, RowName, ShardKey, TotalRow},
+    item::{Coordinates, Epoch, Lane, Namespace, Seq, Stamp},
+    store::{Checkpoint, EpochRow, EventRow, Replayed, RowName, ShardKey, TotalRow},
 };
 use tokio::time::Instant;
 
@@ -22,6 +22,8 @@ pub enum Key {
     Checkpoint(Lane),
     Stored(Lane),
     Epoch(Epoch),
+    Letter(Coordinates),
+    Replayed(Coordinates),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum Value {
     Checkpoint(Checkpoint),
     Stored(Seq),
     Epoch(EpochRow),
+    Letter,
+    Replayed(Replayed),
 }
 
 /// One row of a mutation.

@@ -20,6 +20,7 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{
     gate::Gate,
+    ledgers::Desk,
     replicas::{Key, Node, Put, Value},
     sim::Sim,
     watcher::Watcher,
@@ -50,20 +51,22 @@ pub struct Trouble {
 pub struct Servers {
     pub sim: Arc<Sim>,
     nodes: Mutex<[Node; 3]>,
+    /// What halted lanes say, and what operators have decided.
+    pub desk: Mutex<Desk>,
     trouble: Mutex<Trouble>,
     /// What a server has written is on its disk after this time at the latest.
     pub synced_within: Duration,
     pub watcher: Watcher,
 }
 
-fn away(why: &str) -> Error {
+pub fn away(why: &str) -> Error {
     Error::new(Kind::Transient, format!("the store was told to be away: {why}"))
 }
 
 impl Servers {
     pub fn new(sim: Arc<Sim>, synced_within: Duration, watcher: Watcher) -> Arc<Self> {
         let nodes = Mutex::new([Node::new(), Node::new(), Node::new()]);
-        Arc::new(Self { sim, nodes, trouble: Mutex::default(), synced_within, watcher })
+        Arc::new(Self { sim, nodes, desk: Mutex::default(), trouble: Mutex::default(), synced_within, watcher })
     }
 
     pub fn nodes(&self) -> MutexGuard<'_, [Node; 3]> {
@@ -234,7 +237,7 @@ fn short(puts: &[Put]) -> String {
 
 /// The store as one process has it.
 pub struct Client {
-    servers: Arc<Servers>,
+    pub servers: Arc<Servers>,
     gate: Gate,
     process: u64,
 }
@@ -245,7 +248,7 @@ impl Client {
     }
 
     /// What is on its way goes on without its process.
-    async fn send<T: Send + 'static>(
+    pub async fn send<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -259,12 +262,12 @@ impl Client {
         answer
     }
 
-    async fn write(&self, puts: Vec<Put>) -> Result<(), Error> {
+    pub async fn write(&self, puts: Vec<Put>) -> Result<(), Error> {
         let _under_way = self.servers.watcher.under_way(&self.servers.sim, self.process);
         self.send(self.servers.clone().write(self.process, puts)).await
     }
 
-    async fn read(
+    pub async fn read(
         &self,
         begin: Key,
         chosen: impl Fn(&Key) -> Option<bool> + Send + Sync + 'static,

@@ -108,6 +108,7 @@ impl Watcher {
                 _ => None,
             },
             Key::Checkpoint(lane) | Key::Stored(lane) => Some(*lane),
+            Key::Letter(at) | Key::Replayed(at) => Some(at.lane),
             Key::Subject(..) | Key::Epoch(_) => None,
         }
     }

@@ -208,12 +208,12 @@ fn corrections_that_this_version_does_not_apply_halt_the_lane_and_malformed_ones
     let amount = Correction { amount: Bytes::from_static(&[1]), total: Bytes::new(), ..correction.clone() };
     let bucket = Correction { grain_ms: 60_000, ..correction.clone() };
     for unsupported in [amount, bucket] {
-        assert!(matches!(read(vec![unsupported]), Some(Halt::Unsupported { seq: Seq(1), .. })));
+        assert!(matches!(read(vec![unsupported]), Some(Refusal::Halt(Halt::Unsupported { seq: Seq(1), .. }))));
     }
     let tagged = Correction { counter: true, ..correction.clone() };
     let unnamed = Correction { key: Bytes::from_static(b"a"), ..correction.clone() };
     let long = Correction { total: Bytes::from_static(&[1; 17]), ..correction.clone() };
     for unreadable in [vec![tagged], vec![unnamed], vec![long], vec![correction.clone(), correction]] {
-        assert!(matches!(read(unreadable), Some(Halt::Unreadable { seq: Seq(1), .. })));
+        assert!(matches!(read(unreadable), Some(Refusal::Poison(_))));
     }
 }
