@@ -50,6 +50,9 @@ impl Garbled {
                 }
             }
         }
+        for (at, by) in machine.take_replayed() {
+            self.0.arrive(Write::Replayed(at, by));
+        }
         mark
     }
 
