@@ -204,6 +204,8 @@ impl Recount {
             });
         }
         self.machine.apply(read).map_err(|halt| halted(self.partition, &halt))?;
+        // There are no bases that they could be held against.
+        self.machine.forget_applied(self.machine.next());
         let claim = read.corrects().map(|as_of| self.from.is_some_and(|from| as_of >= from));
         for (key, rows) in self.machine.take().0.shards {
             rows.iter().for_each(|row| book.touch(&key, row, claim));

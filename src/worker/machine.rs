@@ -5,7 +5,7 @@
 //! [`Machine::take`] hands out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -140,6 +140,8 @@ pub struct Machine {
     /// Bases that were read ahead of the lane, with the stamp that the log must compute there (law 4).
     unmet: BTreeMap<Seq, Stamp>,
     broken_base: Option<Seq>,
+    /// The stamps of what was applied since the checkpoint, up to `next`: a base that is read later must have the same.
+    applied: VecDeque<Stamp>,
     /// The one that the checkpoint named: its row may not have been read since.
     carried_unmet: Option<Seq>,
     counted: Counted,
@@ -171,6 +173,7 @@ impl Machine {
             event_bytes: 0,
             unmet: BTreeMap::new(),
             broken_base: None,
+            applied: VecDeque::new(),
             carried_unmet: None,
             counted: Counted::since(next),
             letters: BTreeSet::new(),
@@ -222,6 +225,7 @@ impl Machine {
         });
         self.carried_unmet = checkpoint.unmet_base;
         self.counted = checkpoint.counted;
+        self.applied.clear();
     }
 
     /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
@@ -252,7 +256,8 @@ impl Machine {
 
     /// The rows, for installing what was missing; every base goes through `meet`.
     pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
-        let Self { fold, unmet, next, broken_base, accepted, letters, .. } = self;
+        let Self { fold, unmet, next, broken_base, accepted, letters, applied, .. } = self;
+        let first = next.0 - applied.len() as u64;
         install(fold, &mut |seq, stamp| {
             if accepted.is_from_before(seq, stamp) {
                 return;
@@ -265,6 +270,11 @@ impl Machine {
                     Some(other) if other != stamp => *broken_base = Some(seq),
                     _ => {}
                 }
+            } else if let Some(at) = seq.0.checked_sub(first)
+                && applied[at as usize] != stamp
+            {
+                // The log went past it already, with another record.
+                *broken_base = Some(seq);
             }
         });
     }
@@ -278,6 +288,7 @@ impl Machine {
         if self.accepted.gap_at(read.seq).is_some() {
             self.note_all(&read.pack);
             self.end(read, stamp);
+            self.applied.push_back(stamp);
             return Ok(Applied::default());
         }
         if self.unmet.remove(&read.seq).is_some_and(|expected| expected != stamp) {
@@ -305,6 +316,7 @@ impl Machine {
         }
         self.counted.add((applied.items - applied.duplicates) as u64, applied.duplicates as u64, amount);
         self.end(read, stamp);
+        self.applied.push_back(stamp);
         Ok(applied)
     }
 
@@ -361,6 +373,10 @@ impl Machine {
         let (next, before) = self.accepted.cross(self.next, read.seq);
         if read.seq != next {
             return Err(Halt::Missing { expected: next, found: read.seq });
+        }
+        if next != self.next {
+            // Nothing was applied of what was crossed.
+            self.applied.clear();
         }
         for claim in read.pack.claims.iter().filter(|_| !bugs::on(Bug::ClaimsUnchecked)) {
             match self.memory.check(self.lane.topic_id, read.seq, claim.parts()) {

@@ -83,6 +83,9 @@ impl Machine {
         if seq != next {
             return Err(Halt::Missing { expected: next, found: seq });
         }
+        if next != self.next {
+            self.applied.clear();
+        }
         if let Some(seq) = self.broken_base {
             return Err(Halt::Base { seq });
         }
@@ -95,6 +98,7 @@ impl Machine {
         self.last = Some(Last { seq, stamp, pack: name(&record.payload), leader_epoch: record.leader_epoch });
         self.stamp = stamp;
         self.next = seq.next();
+        self.applied.push_back(stamp);
         Ok(())
     }
 
@@ -129,5 +133,13 @@ impl Machine {
     /// The checkpoint has passed everything below.
     pub fn forget_replays(&mut self, covered: Seq) {
         self.replays.forget_below(self.lane.topic_id, covered);
+        self.forget_applied(covered);
+    }
+
+    /// Forgets the stamps of what was applied below this seq: no base from there is read any more that the log could break.
+    pub fn forget_applied(&mut self, covered: Seq) {
+        let ahead = self.next.0.saturating_sub(covered.0);
+        let passed = (self.applied.len() as u64).saturating_sub(ahead);
+        self.applied.drain(..passed as usize);
     }
 }
