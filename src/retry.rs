@@ -4,9 +4,10 @@
 //! Delays grow exponentially to a cap with full jitter (each is uniform between nothing and twice the current step's
 //! middle), so that many clients of one recovering server do not come back in step.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use crate::units::Span;
@@ -55,6 +56,15 @@ impl Default for Options {
     }
 }
 
+thread_local! {
+    static JITTER: RefCell<StdRng> = RefCell::new(StdRng::from_rng(&mut rand::rng()));
+}
+
+/// Makes this thread's delays follow from a seed, so that a schedule can be repeated. For tests and the model.
+pub fn seed_jitter(seed: u64) {
+    JITTER.set(StdRng::seed_from_u64(seed));
+}
+
 /// The delays between the tries of one operation.
 pub struct Backoff {
     inner: ExponentialBackoff,
@@ -64,13 +74,13 @@ pub struct Backoff {
 impl Backoff {
     /// Delays that never run out: whoever retries decides when to stop.
     pub fn new(options: &Options) -> Self {
-        // A randomization factor of 1 makes each delay uniform in (0, 2 × interval): full jitter around the interval.
+        // Steps without jitter: it is put around them below, by a generator that can be seeded.
         let half = |span: Span| (span.0 / 2).max(Duration::from_millis(1));
         let inner = ExponentialBackoffBuilder::new()
             .with_initial_interval(half(options.initial))
             .with_max_interval(half(options.max))
             .with_multiplier(2.0)
-            .with_randomization_factor(1.0)
+            .with_randomization_factor(0.0)
             .with_max_elapsed_time(None)
             .build();
         Self { inner, max: options.max.0 }
@@ -78,7 +88,10 @@ impl Backoff {
 
     /// How long to wait before the next try.
     pub fn next_delay(&mut self) -> Duration {
-        self.inner.next_backoff().unwrap_or(self.max).min(self.max)
+        let step = self.inner.next_backoff().unwrap_or(self.max);
+        // Uniform in [0, 2 × step): full jitter around the step.
+        let jitter = JITTER.with_borrow_mut(|jitter| jitter.random_range(0.0..2.0));
+        step.mul_f64(jitter).min(self.max)
     }
 
     /// Begins again with the first delay, after a success.

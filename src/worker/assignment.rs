@@ -3,7 +3,7 @@
 //! A revoked lane is stopped, flushed, and only then released to the next owner. Every task has this service as its owner,
 //! which awaits it; a lane that panics ends the service with an error.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -45,7 +45,8 @@ pub struct Deps {
 /// Runs the lanes that the log assigns to this process.
 pub struct Service {
     context: Arc<Context>,
-    lanes: HashMap<u32, Running>,
+    /// In order, so that lanes stop in the same order every time.
+    lanes: BTreeMap<u32, Running>,
     watch: Option<Watch>,
 }
 
@@ -86,7 +87,7 @@ impl Service {
             board: deps.board,
             meters: Meters::new(),
         };
-        Self { context: Arc::new(context), lanes: HashMap::new(), watch: Some(watch) }
+        Self { context: Arc::new(context), lanes: BTreeMap::new(), watch: Some(watch) }
     }
 
     /// Joins, runs lanes until `shutdown`, then flushes and leaves.
@@ -100,11 +101,14 @@ impl Service {
         let watch = self.watch.take().expect("a service is run once");
         let mut watching = AbortOnDropHandle::new(tokio::spawn(watch.run(lanes_ended.clone())));
         loop {
+            // In this order every time (a schedule that has failed can be repeated): what ends the service first, for
+            // changes could go on for ever.
             let change = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
-                change = changes.recv() => change,
                 ended = ended(&mut self.lanes) => return Err(ended),
                 ended = &mut watching => return Err(unexpected(ended)),
+                change = changes.recv() => change,
             };
             match change {
                 Some(Change::Assigned(partitions)) => {
@@ -153,7 +157,7 @@ fn unexpected(ended: Result<(), tokio::task::JoinError>) -> Error {
 }
 
 /// Waits for a lane that ends by itself: none should.
-async fn ended(lanes: &mut HashMap<u32, Running>) -> Error {
+async fn ended(lanes: &mut BTreeMap<u32, Running>) -> Error {
     let tasks = lanes.iter_mut().map(|(partition, running)| {
         let partition = *partition;
         Box::pin(async move { (partition, (&mut running.task).await) })

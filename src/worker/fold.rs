@@ -10,7 +10,7 @@
 //! Pure: no clock, no I/O. `flush` writes what [`Fold::take`] hands out.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ pub struct Missing {
     /// Shards nobody has read yet: read them as one slice.
     pub shards: Vec<u32>,
     /// Rows to read by name, by shard.
-    pub rows: HashMap<u32, Vec<RowName>>,
+    pub rows: BTreeMap<u32, Vec<RowName>>,
 }
 
 impl Missing {
@@ -395,6 +395,9 @@ impl Fold {
             }
         }
         self.dirty = 0;
+        // In order, so that the same rows are written in the same order.
+        let mut by_shard: Vec<_> = by_shard.into_iter().collect();
+        by_shard.sort_unstable_by_key(|(shard, _)| *shard);
         for (shard, ids) in by_shard {
             let mut rows: Vec<_> = ids.iter().map(|id| self.rows[*id as usize].to_total()).collect();
             rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -147,8 +147,9 @@ impl Runner {
             }
             if !self.backlog.is_empty() && self.has_room() {
                 tokio::select! {
-                    applied = self.apply_backlog() => applied?,
+                    biased;
                     () = stop.cancelled() => break,
+                    applied = self.apply_backlog() => applied?,
                 }
             }
             self.start_flush();
@@ -157,7 +158,10 @@ impl Runner {
             self.read_again.take_if(|again| *again <= Instant::now());
             let reads = self.backlog.is_empty() && self.has_room() && self.read_again.is_none();
             let wake = self.next_wake();
+            // In this order every time, so that a schedule can be repeated. The log comes after what ends by itself (a flush,
+            // a checkpoint, a belief), for it may always have more; the clocks come last, for each round looks at them anyway.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 flushed = OptionFuture::from(self.flush.as_mut()), if self.flush.is_some() => {
                     self.flushed(joined(flushed))?;
@@ -166,9 +170,9 @@ impl Runner {
                     self.checkpointed(joined(written)).await?;
                 }
                 buried = self.burial.ended(), if self.burial.is_under_way() => self.buried(buried)?,
-                records = self.cursor.next(), if reads => self.read(records)?,
                 // Its sender goes with the service, which ends the lane too.
                 Ok(()) = self.belief.changed() => {}
+                records = self.cursor.next(), if reads => self.read(records)?,
                 () = tokio::time::sleep_until(wake) => {}
             }
         }

@@ -48,8 +48,9 @@ async fn run_once(context: &Arc<Context>, lane: Lane, stop: &CancellationToken) 
         Ok::<_, Halt>((restarts, resumed, cursor))
     };
     let (restarts, resumed, cursor) = tokio::select! {
-        resumed = resuming => resumed?,
+        biased;
         () = stop.cancelled() => return Ok(End::Stopped),
+        resumed = resuming => resumed?,
     };
     let ids = resumed.machine.window().len();
     let (partition, next, checkpoint) = (lane.partition, resumed.machine.next().0, resumed.covered.0);

@@ -90,6 +90,7 @@ impl Watch {
     /// Asks until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = self.ask() => {}
         }
