@@ -14,7 +14,7 @@
 //!
 //! [`app`] puts the backends behind the ports and runs it all; [`cli`] and [`config`] say what to run, [`url`] where;
 //! [`client`] is the other side of the wire, [`telemetry`] and [`shutdown`] are the process's beginning and end,
-//! [`priority`] says which of its threads give way.
+//! [`priority`] says which of its threads give way. [`bugs`] are mistakes for the tests to find; no build but theirs has them.
 //!
 //! The laws that all of this keeps are in `docs/architecture.md`.
 
@@ -23,6 +23,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bugs;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -1,7 +1,7 @@
 //! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
-//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
+//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `load`: what it reads; `resume`: taking it over; `halt`: why it stops for good.
 //! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
 //! - [`poison`]: what no lane can apply; [`replays`]: which dead letters were applied after all.
 //! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost; [`trail`]: when the checkpoint may move.
@@ -25,6 +25,7 @@ pub mod halt;
 mod index;
 mod lane;
 pub mod lives;
+mod load;
 pub mod machine;
 mod meters;
 pub mod poison;

@@ -39,6 +39,8 @@ pub struct LaneStatus {
     pub oldest_unstored_ms: Option<i64>,
     /// Items applied since the lane started here, duplicates included.
     pub items: u64,
+    /// Rows that it keeps in memory.
+    pub rows: usize,
 }
 
 impl Default for LaneStatus {
@@ -52,6 +54,7 @@ impl Default for LaneStatus {
             checkpoint: Seq(0),
             oldest_unstored_ms: None,
             items: 0,
+            rows: 0,
         }
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use crate::{
+    bugs::{self, Bug},
     item::{Seq, Stamp},
     worker::index::Index,
 };
@@ -80,6 +81,9 @@ impl Window {
         let position = self.end();
         let low = self.first as u32;
         let is_same = |at: u32| self.notes[at.wrapping_sub(low) as usize] == *id;
+        if bugs::on(Bug::DedupByFirstSeen) && self.last.find(hash(id), is_same).is_some() {
+            return true;
+        }
         let seen = self.last.set(hash(id), position as u32, is_same);
         self.notes.push_back(*id);
         if let Some(pack) = self.packs.back_mut() {

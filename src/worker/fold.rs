@@ -15,6 +15,7 @@ use std::{
 };
 
 use crate::{
+    bugs::{self, Bug},
     item::{Namespace, Seq, SeriesRef, Shard, Stamp, series_hash},
     store::{EpochRow, RowName, ShardKey, TotalRow},
     worker::index::Index,
@@ -351,7 +352,9 @@ impl Fold {
                 row.named = true;
                 self.named.push(id);
             }
-            if items > 0 {
+            let is_skipped =
+                bugs::on(Bug::NetZeroNotRewritten) && sum == 0 || bugs::on(Bug::BaseNotRewritten) && seq < row.base_end;
+            if items > 0 && !is_skipped {
                 if !row.dirty {
                     row.dirty = true;
                     self.dirty += 1;
@@ -438,7 +441,8 @@ impl Fold {
             self.hand = if self.hand + 1 >= self.rows.len() { 0 } else { self.hand + 1 };
             tried += 1;
             let row = &self.rows[self.hand];
-            if row.vacant || row.dirty || row.named || !row.loaded || row.touched_end > covered {
+            let is_owed = row.touched_end > covered && !bugs::on(Bug::TouchedEvicted);
+            if row.vacant || row.dirty || row.named || !row.loaded || is_owed {
                 continue;
             }
             let state = &mut self.shards[row.shard as usize];

@@ -6,14 +6,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use futures_util::future::{OptionFuture, try_join_all};
+use futures_util::future::OptionFuture;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     board::{Pause, State},
     flush::{Context, Flush},
-    fold::{Missing, Named},
+    fold::Named,
     halt::Halt,
     machine::{Machine, Read},
     meters::LaneMeters,
@@ -23,10 +23,11 @@ use super::{
     watch::Belief,
 };
 use crate::{
+    bugs::{self, Bug},
     item::{Lane, Seq},
     log::{Cursor, Record},
     retry::{Backoff, Classified as _, Kind},
-    store::{self, Checkpoint, RowName, Slice, TotalRow},
+    store::{self, Checkpoint},
 };
 
 mod burial;
@@ -180,7 +181,8 @@ impl Runner {
     }
 
     fn has_been_forgotten(&mut self) -> bool {
-        self.belief.borrow_and_update().restarts() != Some(self.restarts)
+        let restarts = self.belief.borrow_and_update().restarts();
+        restarts != Some(self.restarts) && !bugs::on(Bug::RestartsUnseen)
     }
 
     /// Whether more may be folded before the store has taken what waits.
@@ -267,10 +269,11 @@ impl Runner {
     }
 
     fn show_applied(&self) {
-        let (next, items) = (self.machine.next(), self.items);
+        let (next, items, rows) = (self.machine.next(), self.items, self.machine.fold().len());
         self.show(|status| {
             status.next = next;
             status.items = items;
+            status.rows = rows;
         });
     }
 
@@ -294,7 +297,11 @@ impl Runner {
         loop {
             match self.machine.prepare(read) {
                 Ok(missing) if missing.is_empty() => break,
-                Ok(missing) => self.load(missing).await?,
+                Ok(missing) => {
+                    // It may take as long as the store is away.
+                    self.show_applied();
+                    self.context.load(self.lane, &mut self.machine, missing).await?;
+                }
                 Err(Refusal::Halt(Halt::Epoch { .. })) if !asked_epochs => {
                     asked_epochs = true;
                     let epochs =
@@ -314,39 +321,6 @@ impl Runner {
         Ok(true)
     }
 
-    async fn load(&mut self, missing: Missing) -> Result<(), Halt> {
-        // It may take as long as the store is away.
-        self.show_applied();
-        let (context, lane) = (&self.context, self.lane);
-        let limit = context.options.slice_rows + 1;
-        let fold = self.machine.fold();
-        let slices = missing.shards.iter().map(|shard| {
-            let key = fold.shard_key(*shard).clone();
-            async move {
-                let slice = Slice { limit, ..Slice::default() };
-                let rows = context.settled(lane, || context.store.totals(&key, &slice)).await?;
-                Ok::<_, Halt>((*shard, Some(rows).filter(|rows| rows.len() < limit)))
-            }
-        });
-        let named = missing.rows.iter().map(|(shard, names)| {
-            let key = fold.shard_key(*shard).clone();
-            async move {
-                let rows = context.settled(lane, || context.store.totals_named(&key, names)).await?;
-                Ok::<(u32, &Vec<RowName>, Vec<Option<TotalRow>>), Halt>((*shard, names, rows))
-            }
-        });
-        let (slices, named) = tokio::try_join!(try_join_all(slices), try_join_all(named))?;
-        self.machine.install(|fold, met| {
-            for (shard, rows) in slices {
-                fold.install(shard, rows, &mut *met);
-            }
-            for (shard, names, rows) in named {
-                fold.install_named(shard, names, rows, &mut *met);
-            }
-        });
-        Ok(())
-    }
-
     fn start_flush(&mut self) {
         let Some(since) = self.unflushed_since.filter(|_| self.flush.is_none()) else { return };
         // A full lane waits for what is dirty. A publish alone, which the hot view has not taken, keeps to the age.
@@ -364,7 +338,14 @@ impl Runner {
         self.unflushed_since = None;
         self.oldest_unflushed_ms = None;
         self.urgent = false;
-        let (taken, events) = self.machine.take();
+        let (mut taken, events) = self.machine.take();
+        if bugs::on(Bug::CheckpointBeforeFlush) {
+            self.trail.stored(self.now_ms(), mark.clone());
+        }
+        if bugs::on(Bug::FoldByBatch) {
+            let rows = taken.shards.iter_mut().flat_map(|(_, rows)| rows);
+            rows.for_each(|row| (row.seq, row.stamp) = (mark.seq, mark.stamp));
+        }
         let (replayed, received_ms) = (self.machine.take_replayed(), std::mem::take(&mut self.received_ms));
         let flush = Flush { lane: self.lane, mark, taken, events, replayed, received_ms };
         let context = self.context.clone();
@@ -383,7 +364,9 @@ impl Runner {
         };
         let stored = mark.seq.next();
         self.stored = self.stored.max(stored);
-        if stored > self.covered {
+        if bugs::on(Bug::CheckpointBeforeFlush) {
+            self.full = None;
+        } else if stored > self.covered {
             self.trail.stored(self.now_ms(), mark);
         } else {
             // A publish alone, made up for: no checkpoint comes that a full lane could wait for.
@@ -423,7 +406,8 @@ impl Runner {
     fn checkpoints_until_ms(&self) -> Option<i64> {
         let belief = *self.belief.borrow();
         let delay = self.context.options.checkpoint_delay.0;
-        (belief.restarts() == Some(self.restarts)).then(|| belief.until_ms(delay, self.started))
+        (belief.restarts() == Some(self.restarts) || bugs::on(Bug::RestartsUnseen))
+            .then(|| belief.until_ms(delay, self.started))
     }
 
     async fn checkpointed(&mut self, (mark, written): Checkpointed) -> Result<(), Halt> {
@@ -452,6 +436,11 @@ impl Runner {
 
     /// Stores what was applied. The checkpoint keeps trailing: whoever takes the lane over replays the tail.
     pub(super) async fn drain(&mut self) -> Result<(), Halt> {
+        if bugs::on(Bug::CommitBeforeDrain)
+            && let Some(mark) = self.machine.mark()
+        {
+            let _ = self.context.store.write_checkpoint(self.context.topic(), &mark).await;
+        }
         if let Some(flush) = self.flush.take() {
             self.flushed(joined(Some(flush.await)))?;
         }

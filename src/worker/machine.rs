@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    bugs::{self, Bug},
     item::{Coordinates, IdScope, Lane, Namespace, PackId, Seq, Stamp},
     log::{Class, Record},
     pack::{self, Pack},
@@ -226,7 +227,8 @@ impl Machine {
         let pack = &read.pack;
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
         let is_replayed = self.is_replayed_before(read);
-        if self.window.note(&pack.pack_id().0) || is_replayed {
+        let is_twice = self.window.note(&pack.pack_id().0) && !bugs::on(Bug::PackNotNoted);
+        if is_twice || is_replayed {
             // The record, or the replay, stands twice in the log: the second one only counts as seen.
             self.note_items(pack);
             applied.duplicates = applied.items;
@@ -252,6 +254,9 @@ impl Machine {
         let mut fold = |series: u32, amount: i64| {
             let (sum, items) = &mut self.sums[series as usize];
             *sum += i128::from(amount);
+            if bugs::on(Bug::OverflowPerDelta) {
+                *sum = (*sum).clamp(i64::MIN.into(), i64::MAX.into());
+            }
             *items += 1;
         };
         let mut columns = increments.series.iter().zip(&increments.amounts);
@@ -293,12 +298,13 @@ impl Machine {
         if read.seq != self.next {
             return Err(Halt::Missing { expected: self.next, found: read.seq });
         }
-        for claim in &read.pack.claims {
+        for claim in read.pack.claims.iter().filter(|_| !bugs::on(Bug::ClaimsUnchecked)) {
             self.memory
                 .check(self.lane.topic_id, read.seq, claim.parts())
                 .map_err(|claim| Halt::Claim { seq: read.seq, claim })?;
         }
-        let stamp = self.stamp.after(read.append_ms, read.pack.receive_ms);
+        let append_ms = if bugs::on(Bug::StampFromWallClock) { bugs::worker_ms() } else { read.append_ms };
+        let stamp = self.stamp.after(append_ms, read.pack.receive_ms);
         self.window.begin(read.seq, stamp, self.stamp);
         Ok(stamp)
     }

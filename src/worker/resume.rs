@@ -4,6 +4,7 @@
 //! here, and answered with a halt that names its remedy. Then the dedup window is rebuilt from the log (law 7).
 
 use crate::{
+    bugs::{self, Bug},
     item::{Lane, Seq, Stamp},
     log::{self, Bounds, Record},
     retry::{self, Classified as _, Kind},
@@ -48,7 +49,8 @@ impl Context {
             machine.know_letters(self.letters_from(lane, Seq(0)).await?);
             return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
         };
-        let from = checkpoint.dedup_from.max(bounds.start);
+        let short = u64::from(bugs::on(Bug::WindowOneShort) && checkpoint.dedup_from < checkpoint.seq);
+        let from = Seq(checkpoint.dedup_from.0 + short).max(bounds.start);
         let mut machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
         machine.know_letters(self.letters_from(lane, from).await?);
         let mut at = from;
@@ -60,6 +62,9 @@ impl Context {
             }
             for record in within {
                 at = record.seq.next();
+                if bugs::on(Bug::ResumeAfterCheckpoint) && record.seq == checkpoint.seq {
+                    break;
+                }
                 if record.seq == checkpoint.seq {
                     identify(checkpoint, record, &machine)?;
                 }
@@ -67,7 +72,8 @@ impl Context {
             }
         }
         // A log whose front was removed since cannot compute the first stamps any more; a whole one must arrive at the same.
-        if from == checkpoint.dedup_from && from <= checkpoint.seq && machine.stamp() != checkpoint.stamp {
+        let is_whole = from == checkpoint.dedup_from && !bugs::on(Bug::ResumeAfterCheckpoint);
+        if is_whole && from <= checkpoint.seq && machine.stamp() != checkpoint.stamp {
             return Err(Halt::Stamp { from, seq: checkpoint.seq });
         }
         machine.resume_at(checkpoint);

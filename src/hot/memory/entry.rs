@@ -6,7 +6,10 @@
 use smallvec::SmallVec;
 
 use super::lanes::{Lanes, Number};
-use crate::hot::{HotKind, View};
+use crate::{
+    bugs::{self, Bug},
+    hot::{HotKind, View},
+};
 
 /// A 128-bit sum that is aligned to 8 bytes only: entries are many.
 #[derive(Clone, Copy, Default)]
@@ -138,6 +141,7 @@ impl Entry {
         // Nearly always the newest: acknowledgements of a lane come about in order.
         let at = match part.pending.last() {
             Some((last, _)) if *last >= seq => match part.pending.binary_search_by_key(&seq, |(seq, _)| *seq) {
+                Ok(at) if bugs::on(Bug::PendingNotBySeq) => at,
                 Ok(_) => return,
                 Err(at) => at,
             },
@@ -211,10 +215,11 @@ impl Entry {
         lanes: &Lanes,
     ) -> bool {
         match &mut self.load {
-            Some(load) if load.token == token => {
+            Some(load) if load.token == token || bugs::on(Bug::LoadWithoutToken) => {
                 load.token = 0;
                 load.waits = waits;
             }
+            None if bugs::on(Bug::LoadWithoutToken) => {}
             _ => return false,
         }
         for (lane, covered, total) in bases {

@@ -1,0 +1,37 @@
+//! The proof can fail: each deliberate bug of `src/bugs.rs` is found by some seed, and the same seed without it keeps the
+//! laws. `docs/testing.md` has this table too; a test holds them together.
+
+use tallymark::bugs::Bug;
+
+use super::explore::{SEEDS, first_failing, outcome, variable};
+
+/// The lowest seed that finds each bug: `tests/model --bugs` prints this.
+const FOUND: &[(Bug, u64)] = &[];
+
+#[test]
+fn every_deliberate_bug_is_found_again_by_its_seed_which_is_clean_without_it() {
+    let named: Vec<Bug> = FOUND.iter().map(|(bug, _)| *bug).collect();
+    assert_eq!(named, Bug::ALL, "each bug has its seed");
+    let docs = include_str!("../../../docs/testing.md");
+    for (bug, seed) in FOUND {
+        assert!(docs.contains(&format!("| `{bug:?}` | {seed} |")), "docs/testing.md names {bug:?} with seed {seed}");
+        assert!(outcome(*seed, false, Some(*bug)).violation.is_some(), "seed {seed} does not find {bug:?}");
+        assert_eq!(outcome(*seed, false, None).violation, None, "seed {seed} without {bug:?}");
+    }
+}
+
+#[test]
+#[ignore = "a search: `tests/model --bugs`"]
+fn every_deliberate_bug_is_found_by_some_seed() {
+    let count = variable("SEEDS").unwrap_or(SEEDS);
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        match first_failing(0, count, |seed| outcome(seed, false, Some(*bug)).violation) {
+            Some((seed, what)) => {
+                println!("    (Bug::{bug:?}, {seed}), // {}", what.chars().take(110).collect::<String>())
+            }
+            None => missed.push(bug),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {count} seeds: {missed:?}");
+}

@@ -1,0 +1,21 @@
+//! The model: the production lanes, whole, over worlds that misbehave by a seed, on a virtual clock. One seed is one world,
+//! and replays exactly. `tests/model --help` says how to run more seeds, and how to see what one does.
+
+#[cfg(feature = "bugs")]
+mod bugs;
+mod explore;
+mod gate;
+mod group;
+mod hot;
+mod ingest;
+mod log;
+mod named;
+mod oracle;
+mod query;
+mod replicas;
+mod schedule;
+mod sim;
+mod store;
+mod watcher;
+mod worker;
+mod world;

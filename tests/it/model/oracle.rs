@@ -1,0 +1,171 @@
+//! What a lane must be: the definition of the laws, literally, over the whole history of its log. Nothing of it is shared
+//! with the production code but the record's format and the names of rows.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tallymark::{
+    item::{IdScope, Lane, Namespace, Seq, SeriesRef, Shard, Stamp, series_hash},
+    log::Record,
+    pack::{self, Pack},
+    store::{EpochRow, EventRow, RowName, ShardKey},
+};
+
+/// A row's content from one seq on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub seq: Seq,
+    pub stamp: Stamp,
+    pub total: i128,
+}
+
+pub type RowKey = (ShardKey, RowName);
+
+/// One lane, recounted from its log.
+pub struct Recount {
+    lane: Lane,
+    epochs: Vec<EpochRow>,
+    window_us: i64,
+    max_ids: u64,
+    /// Every content that each row has had.
+    pub rows: BTreeMap<RowKey, Vec<Version>>,
+    /// Events that were not dropped.
+    pub events: Vec<(Seq, EventRow)>,
+    /// By seq.
+    pub stamps: Vec<Stamp>,
+    /// Where each id was noted last, and at which stamp.
+    noted: HashMap<[u8; 16], (u64, i64)>,
+    notes: u64,
+    /// What cannot be applied stops the lane here.
+    pub stopped: Option<(Seq, &'static str)>,
+}
+
+impl Recount {
+    pub fn new(lane: Lane, epochs: Vec<EpochRow>) -> Self {
+        // The lane of a topic that was made anew belongs to no layout yet.
+        let stopped = epochs.is_empty().then_some((Seq(0), "Recreated"));
+        let (window_us, max_ids) = epochs.first().map_or((0, 1), |epoch| (epoch.dedup_window_us, epoch.dedup_max_ids));
+        Self {
+            lane,
+            epochs,
+            window_us,
+            max_ids,
+            rows: BTreeMap::new(),
+            events: Vec::new(),
+            stamps: Vec::new(),
+            noted: HashMap::new(),
+            notes: 0,
+            stopped,
+        }
+    }
+
+    /// An epoch was begun: what it stopped goes on.
+    pub fn set_epochs(&mut self, epochs: &[EpochRow]) {
+        if self.epochs.len() != epochs.len() {
+            self.epochs = epochs.to_vec();
+            self.stopped.take_if(|(_, why)| *why == "Epoch");
+        }
+    }
+
+    /// One past what was recounted.
+    pub fn next(&self) -> Seq {
+        Seq(self.stamps.len() as u64)
+    }
+
+    /// Takes the history from where it stands.
+    pub fn advance(&mut self, history: &[Record]) {
+        while self.stopped.is_none()
+            && let Some(record) = history.get(self.stamps.len())
+        {
+            match self.apply(record) {
+                Ok(()) => {}
+                Err(why) => self.stopped = Some((Seq(self.stamps.len() as u64), why)),
+            }
+        }
+    }
+
+    fn apply(&mut self, record: &Record) -> Result<(), &'static str> {
+        if record.seq != self.next() {
+            return Err("Missing");
+        }
+        if record.damage.is_some() {
+            return Err("Unreadable");
+        }
+        let pack = match pack::decode(record.format, record.payload.clone()) {
+            Ok(pack) => pack,
+            Err(pack::Error::Newer(_)) => return Err("Newer"),
+            Err(_) => return Err("Unreadable"),
+        };
+        let same = |epoch: &&EpochRow| epoch.partitions == pack.partitions && epoch.shards == pack.shards;
+        let Some(epoch) = self.epochs.iter().find(same).cloned() else { return Err("Epoch") };
+        let previous = self.stamps.last().map_or(0, |stamp| stamp.0);
+        let clock_ms = record.append_ms.min(pack.receive_ms + 3_600_000);
+        let stamp = Stamp((previous + 1).max(clock_ms * 1000));
+        let twice = self.note(pack.pack_id().0, stamp);
+        self.increments(&pack, &epoch, record.seq, stamp, twice);
+        self.take_events(&pack, record.seq, stamp, twice);
+        self.stamps.push(stamp);
+        Ok(())
+    }
+
+    /// Notes an id: whether it was last noted within the window and among the last `max_ids` notes.
+    fn note(&mut self, id: [u8; 16], stamp: Stamp) -> bool {
+        let position = self.notes;
+        self.notes += 1;
+        self.noted
+            .insert(id, (position, stamp.0))
+            .is_some_and(|(last, at)| last + self.max_ids >= position && at >= stamp.0 - self.window_us)
+    }
+
+    fn increments(&mut self, pack: &Pack, epoch: &EpochRow, seq: Seq, stamp: Stamp, twice: bool) {
+        let Some(increments) = &pack.increments else { return };
+        let keys: Vec<Vec<u8>> = increments.dictionary().map(|entry| entry.key.to_vec()).collect();
+        for item in increments.iter() {
+            let seen = item.id.is_some_and(|id| self.note(id.0, stamp));
+            if seen || twice {
+                continue;
+            }
+            for key in rows_of(&keys[item.series as usize], epoch, self.lane.partition) {
+                let versions = self.rows.entry(key).or_default();
+                let before = versions.last().map_or(0, |version| version.total);
+                versions.pop_if(|version| version.seq == seq);
+                versions.push(Version { seq, stamp, total: before + i128::from(item.amount) });
+            }
+        }
+    }
+
+    fn take_events(&mut self, pack: &Pack, seq: Seq, stamp: Stamp, twice: bool) {
+        for event in &pack.events {
+            let id = IdScope::event(&event.namespace, &event.name).id(event.id.as_bytes());
+            if self.note(id.0, stamp) || twice {
+                continue;
+            }
+            let row = EventRow {
+                namespace: Namespace::parse(&event.namespace).unwrap(),
+                name: event.name.as_str().into(),
+                subject: Some(event.subject.as_str().into()).filter(|_| !event.subject.is_empty()),
+                time_ms: event.time_ms,
+                id: event.id.as_str().into(),
+                properties: event.properties.clone(),
+                received_ms: pack.receive_ms,
+                stamp,
+            };
+            self.events.push((seq, row));
+        }
+    }
+
+    /// What the row is as of a seq.
+    pub fn as_of(versions: &[Version], seq: Seq) -> Option<Version> {
+        versions.iter().rev().find(|version| version.seq <= seq).copied()
+    }
+}
+
+/// The two rows that an increment of this series counts into.
+pub fn rows_of(key: &[u8], epoch: &EpochRow, partition: u32) -> [RowKey; 2] {
+    let series = SeriesRef::from_key(key).unwrap();
+    let namespace = Namespace::parse(series.namespace).unwrap();
+    let row = |shard: Shard, tags: &str| {
+        let key = ShardKey { namespace: namespace.clone(), shard, epoch: epoch.epoch };
+        (key, RowName { counter: series.counter.into(), tags: tags.into() })
+    };
+    [row(Shard::of(series_hash(key), epoch.shards), series.tags), row(Shard::reserved(partition), "")]
+}
