@@ -138,12 +138,11 @@ impl Watcher {
                         });
                     }
                 }
-                (Key::Event(..), Value::Event(row)) => {
-                    if !self.recount(lane, |recount| recount.events.iter().any(|(_, event)| event == row)) {
-                        self.sim.violated(|| {
-                            format!("laws 2, 7: process {process} writes {row:?}; the log has no such event")
-                        });
-                    }
+                (Key::Event(..), Value::Event(row))
+                    if !self.recount(lane, |recount| recount.events.iter().any(|(_, event)| event == row)) =>
+                {
+                    self.sim
+                        .violated(|| format!("laws 2, 7: process {process} writes {row:?}; the log has no such event"));
                 }
                 (Key::Checkpoint(_), Value::Checkpoint(mark)) => {
                     let stamp = self.recount(lane, |recount| recount.stamps.get(mark.seq.0 as usize).copied());

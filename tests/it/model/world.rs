@@ -401,7 +401,7 @@ impl World {
                     let name = (about.namespace.to_owned(), about.counter.to_owned(), tags);
                     let expected = totals.get(&name).copied().unwrap_or(0);
                     match self.view.view().read(&[key]).await.expect("it waits for nothing").remove(0) {
-                        View::Full { total, stale } if total != expected && !(stale && idle) || stale && !idle => {
+                        View::Full { total, stale } if if stale { !idle } else { total != expected } => {
                             wrong.push(format!("{name:?} is {total} (stale {stale}), {expected} in the log"));
                         }
                         _ => {}
