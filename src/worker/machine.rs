@@ -5,7 +5,7 @@
 //! [`Machine::take`] hands out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -127,6 +127,8 @@ pub struct Machine {
     /// Bases that were read ahead of the lane, with the stamp that the log must compute there (law 4).
     unmet: BTreeMap<Seq, Stamp>,
     broken_base: Option<Seq>,
+    /// The stamps of what was applied since the checkpoint, up to `next`: a base that is read later must have the same.
+    applied: VecDeque<Stamp>,
     /// The one that the checkpoint named: its row may not have been read since.
     carried_unmet: Option<Seq>,
     /// Records that are dead letters for good; the newest of them.
@@ -154,6 +156,7 @@ impl Machine {
             event_bytes: 0,
             unmet: BTreeMap::new(),
             broken_base: None,
+            applied: VecDeque::new(),
             carried_unmet: None,
             letters: BTreeSet::new(),
             replays: Replays::default(),
@@ -181,6 +184,7 @@ impl Machine {
             leader_epoch: checkpoint.leader_epoch,
         });
         self.carried_unmet = checkpoint.unmet_base;
+        self.applied.clear();
     }
 
     /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
@@ -201,7 +205,8 @@ impl Machine {
 
     /// The rows, for installing what was missing; every base goes through `meet`.
     pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
-        let Self { fold, unmet, next, broken_base, letters, .. } = self;
+        let Self { fold, unmet, next, broken_base, letters, applied, .. } = self;
+        let first = next.0 - applied.len() as u64;
         install(fold, &mut |seq, stamp| {
             if letters.contains(&seq) {
                 // A row names a record that nothing was folded from.
@@ -211,6 +216,11 @@ impl Machine {
                     Some(other) if other != stamp => *broken_base = Some(seq),
                     _ => {}
                 }
+            } else if let Some(at) = seq.0.checked_sub(first)
+                && applied[at as usize] != stamp
+            {
+                // The log went past it already, with another record.
+                *broken_base = Some(seq);
             }
         });
     }
@@ -244,6 +254,7 @@ impl Machine {
             }
         }
         self.end(read, stamp);
+        self.applied.push_back(stamp);
         Ok(applied)
     }
 

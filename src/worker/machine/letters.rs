@@ -93,6 +93,7 @@ impl Machine {
         self.last = Some(Last { seq, stamp, pack: name(&record.payload), leader_epoch: record.leader_epoch });
         self.stamp = stamp;
         self.next = seq.next();
+        self.applied.push_back(stamp);
         Ok(())
     }
 
@@ -127,5 +128,8 @@ impl Machine {
     /// The checkpoint has passed everything below.
     pub fn forget_replays(&mut self, covered: Seq) {
         self.replays.forget_below(self.lane.topic_id, covered);
+        let ahead = self.next.0.saturating_sub(covered.0);
+        let passed = (self.applied.len() as u64).saturating_sub(ahead);
+        self.applied.drain(..passed as usize);
     }
 }
