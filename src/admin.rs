@@ -1,4 +1,5 @@
-//! The admin port: what operators and their tools look at. Nothing here changes anything but a replay of dead letters.
+//! The admin port: what operators and their tools look at. Only the remedies of halted lanes ([`lanes`]) and a replay of dead
+//! letters change anything.
 //!
 //! `/` is the dashboard (three embedded files, no framework, nothing from elsewhere), `/health/livez` and
 //! `/health/readyz` answer probes from cached checks, `/metrics` is for Prometheus, `/api/v1/lag` and its stream are the
@@ -21,10 +22,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{lag, problem::Problem, units::Span};
+use crate::{lag, lanes::Desk, problem::Problem, units::Span};
 
 pub mod dead_letters;
 pub mod health;
+pub mod lanes;
 pub mod overview;
 mod prometheus;
 mod stream;
@@ -58,6 +60,8 @@ pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct State {
     /// The lag room.
     pub lag: lag::Handle,
+    /// The lanes, and their remedies.
+    pub lanes: Desk,
     /// Lifecycle and dependencies.
     pub health: Health,
     /// Rates and their last minutes.
@@ -87,6 +91,7 @@ pub fn routes(state: State) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/overview", get(overview))
         .merge(lag_route(state.lag.clone()))
+        .merge(lanes::routes(state.lanes.clone()))
         .with_state(state)
         .route("/api/v1/lag/stream", get(stream::lag).with_state(streams))
         .fallback(unknown_path)
@@ -156,6 +161,6 @@ async fn unknown_path(uri: Uri) -> Problem {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("`{}` answers GET, not {method}", uri.path());
+    let detail = format!("`{}` does not answer {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }

@@ -15,8 +15,10 @@ use crate::{
 };
 
 mod backends;
+mod desk;
 mod epochs;
 pub mod offline;
+mod renewal;
 mod running;
 mod runtime;
 pub mod schema;
@@ -31,17 +33,30 @@ pub use validate::validate;
 /// What could not be opened or bound, what ended by a bug, or what the drain did not finish in time.
 pub async fn run(config: Config, role: Role, stop: CancellationToken) -> Result<(), Failure> {
     let exporter = telemetry::install_metrics(role.name())?;
-    let backends = tokio::select! {
-        opened = backends::open(&config) => opened?,
-        // Nothing was accepted yet: there is nothing to drain, and nobody waits for a server that may never answer.
-        () = stop.cancelled() => return Ok(()),
-    };
-    let ports = running::Ports::bind(&config, role).await?;
-    let mut running = running::Running::start(&config, role, exporter, &backends, ports)?;
-    let ended = tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        failure = running.failed() => Err(failure),
-    };
-    let drained = running.drain(Deadline::start(&config.shutdown)).await;
-    ended.and(drained)
+    let mut addresses = None;
+    loop {
+        let backends = tokio::select! {
+            opened = backends::open(&config) => opened?,
+            // Nothing was accepted yet: there is nothing to drain, and nobody waits for a server that may never answer.
+            () = stop.cancelled() => return Ok(()),
+        };
+        let ports = match &addresses {
+            None => running::Ports::bind(&config, role).await?,
+            Some(addresses) => running::Ports::bind_again(addresses).await?,
+        };
+        addresses = Some(ports.addresses()?);
+        let mut running = running::Running::start(&config, role, exporter.clone(), &backends, ports)?;
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ok(false),
+            failure = running.failed() => Err(failure),
+            () = renewal::of(&*backends.log, &*backends.store) => Ok(true),
+        };
+        let drained = running.drain(Deadline::start(&config.shutdown)).await;
+        let again = ended?;
+        drained?;
+        if !again {
+            return Ok(());
+        }
+        tracing::info!("an epoch has begun for the topic that was made anew: everything is opened again");
+    }
 }

@@ -30,6 +30,7 @@ mod dead_letters;
 mod examples;
 mod get;
 mod lag;
+mod lanes;
 mod remote;
 mod run;
 mod schema;
@@ -95,6 +96,12 @@ enum Command {
     /// letters and the store are asked themselves.
     #[command(subcommand, after_help = examples::DEAD_LETTERS)]
     DeadLetters(DeadLettersCommand),
+    /// The lanes, and what to do about a halted one
+    ///
+    /// A lane halts when going on would lose or double something. It says what it found and which command remedies it; every
+    /// remedy says first what it does and what is lost, asks, and leaves a record. With no instance running at the configured
+    /// address, log and store themselves answer.
+    Lanes(Box<lanes::Lanes>),
     /// Print a shell's completions
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -232,6 +239,7 @@ enum Action {
     Send(send::Send),
     Get(get::Get),
     Lag(lag::Lag),
+    Lanes(lanes::Asked),
     TopicCreate,
     TopicCheck(topic::CheckArgs),
     DeadLetters(DeadLetters),
@@ -279,6 +287,10 @@ pub fn parse(
         Some(Command::Send(send)) => (Action::Send(send.args), send.settings),
         Some(Command::Get(get)) => (Action::Get(get.args), get.settings),
         Some(Command::Lag(lag)) => (Action::Lag(lag.args), lag.settings),
+        Some(Command::Lanes(lanes)) => {
+            let (asked, settings) = lanes.parts();
+            (Action::Lanes(asked), settings)
+        }
         Some(Command::Topic(TopicCommand::Create(create))) => (Action::TopicCreate, create.settings),
         Some(Command::Topic(TopicCommand::Check(check))) => (Action::TopicCheck(check.args), check.settings),
         Some(Command::DeadLetters(command)) => {
@@ -307,6 +319,7 @@ impl Invocation {
             Action::Send(send) => remote::send(send, &Config::load(layers, Role::All)?),
             Action::Get(get) => remote::get(get, &Config::load(layers, Role::All)?),
             Action::Lag(lag) => remote::lag(lag, &Config::load(layers, Role::All)?),
+            Action::Lanes(asked) => remote::lanes(asked, &Config::load(layers, Role::All)?),
             Action::TopicCreate => topic::create(&Config::load(layers, Role::All)?),
             Action::TopicCheck(args) => topic::check(&Config::load(layers, Role::All)?, &args),
             Action::DeadLetters(letters) => {

@@ -17,6 +17,7 @@ pub mod dead_letters;
 pub mod get;
 pub mod http;
 pub mod lag;
+pub mod lanes;
 pub mod send;
 mod table;
 

@@ -10,11 +10,12 @@
 //!    them to the [`store`] and moves the checkpoint behind them. [`retry`] says what an error means and how long to wait.
 //!    What no lane can apply is kept, and replayed when it can be read: [`dead_letter`].
 //! 4. [`query`] answers from the hot view and reads through to the store; [`progress`] waits until a receipt is stored.
-//! 5. [`lag`] measures what is in the log and not in the store; [`admin`] shows it, with health and [`metrics`].
+//! 5. [`lag`] measures what is in the log and not in the store; [`lanes`] has the remedies of those that have halted;
+//!    [`admin`] shows it all, with health and [`metrics`].
 //!
 //! [`app`] puts the backends behind the ports and runs it all; [`cli`] and [`config`] say what to run, [`url`] where;
 //! [`client`] is the other side of the wire, [`telemetry`] and [`shutdown`] are the process's beginning and end,
-//! [`priority`] says which of its threads give way.
+//! [`process`] names it, [`priority`] says which of its threads give way.
 //!
 //! The laws that all of this keeps are in `docs/architecture.md`.
 
@@ -34,11 +35,13 @@ pub mod hot;
 pub mod ingest;
 pub mod item;
 pub mod lag;
+pub mod lanes;
 pub mod log;
 pub mod metrics;
 pub mod pack;
 pub mod priority;
 pub mod problem;
+pub mod process;
 pub mod progress;
 pub mod query;
 pub mod receipt;

@@ -203,6 +203,11 @@ pub trait Log: Send + Sync + 'static {
         self.topology().partitions
     }
 
+    /// Why this is not the log any more that was opened, and never will be again, if that is known. Asks nobody.
+    fn lost(&self) -> Option<String> {
+        None
+    }
+
     /// Appends one record and answers when it is durable (L1). `format` goes into its header.
     ///
     /// Concurrent appends may share one sync. Order between appends that overlap in time is not promised.

@@ -31,9 +31,11 @@ use crate::{
 pub mod embedded;
 mod letters;
 pub mod memory;
+mod remedies;
 pub mod scylla;
 
 pub use letters::{LetterRow, Letters, Replayed};
+pub use remedies::{Columns, HaltRow, Remedies, Remedy, RemedyRow};
 
 /// What `store.datacenter` is while nobody names one.
 pub const ANY_DATACENTER: &str = "auto";
@@ -254,9 +256,9 @@ impl Classified for Error {
 }
 
 /// The durable store: everything that a worker needs of it. See the module's laws.
-pub trait Store: Totals + Events + Ledger + Letters {}
+pub trait Store: Totals + Events + Ledger + Letters + Remedies {}
 
-impl<S: Totals + Events + Ledger + Letters> Store for S {}
+impl<S: Totals + Events + Ledger + Letters + Remedies> Store for S {}
 
 /// Totals, a row for each series and lane.
 #[async_trait]

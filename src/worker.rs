@@ -1,10 +1,13 @@
 //! The worker: lanes that read the log, deduplicate, fold, flush, and move the checkpoint.
 //!
 //! - [`assignment`]: which lanes this process runs; the service.
-//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops for good.
-//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], `stamp`, `index`: its parts.
+//! - `tenure`: a lane from its assignment to its end; `lane`: its loop; `resume`: taking it over; `halt`: why it stops; `halting`:
+//!   what it does then.
+//! - [`machine`]: the lane as a pure function of its log; [`dedup`], [`fold`], [`claims`], [`accepted`],
+//!   `stamp`, `index`: its parts.
 //! - [`poison`]: what no lane can apply; [`replays`]: which dead letters were applied after all.
-//! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost; [`trail`]: when the checkpoint may move.
+//! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost, `siblings`: what
+//!   a lane has in several layouts; [`trail`]: when the checkpoint may move.
 //! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{Size, Span};
 
+pub mod accepted;
 pub mod assignment;
 pub mod board;
 mod budget;
@@ -22,6 +26,7 @@ pub mod dedup;
 pub mod flush;
 pub mod fold;
 pub mod halt;
+mod halting;
 mod index;
 mod lane;
 pub mod lives;
@@ -29,7 +34,8 @@ pub mod machine;
 mod meters;
 pub mod poison;
 pub mod replays;
-mod resume;
+pub(crate) mod resume;
+mod siblings;
 mod stamp;
 mod tenure;
 pub mod trail;

@@ -59,6 +59,11 @@ pub struct Folders {
 }
 
 impl Folders {
+    /// None: for what is opened a second time, and on servers only.
+    pub fn none() -> Self {
+        Self { log: None, store: None, _locks: Vec::new() }
+    }
+
     /// Takes the data folders that the configuration names, which may be one.
     pub fn lock(config: &Config) -> Result<Self, data_dir::Error> {
         let (log_dir, store_dir) = (log_dir(config), store_dir(config));
@@ -188,7 +193,8 @@ pub fn checks(config: &Config, role: Role, backends: &Backends, ingest: Option<i
             } else {
                 Err(format!(
                     "the topic has {has} partitions now, and had {had} when this process started, which goes on in the old \
-                     layout; begin the epoch of the new one before anything is restarted: without it lanes halt"
+                     layout; begin the epoch of the new one with `tallymark lanes begin-epoch` before anything is restarted: without it \
+                     lanes halt"
                 ))
             })
         }));

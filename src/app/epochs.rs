@@ -29,7 +29,8 @@ pub async fn begin_first(topology: &Topology, store: &dyn Store, config: &Config
             tracing::error!(
                 partitions = topology.partitions,
                 begun = epoch.partitions,
-                "partitions were added and no epoch has as many; lanes halt at the first pack of this layout until it is begun"
+                "partitions were added and no epoch has as many; lanes halt at the first pack of this layout until it is begun: \
+                 `tallymark lanes begin-epoch`"
             );
         }
         return Ok(epoch.shards);
@@ -49,5 +50,6 @@ pub async fn begin_first(topology: &Topology, store: &dyn Store, config: &Config
         tracing::info!(epoch = %epoch.epoch, partitions, shards, "first epoch begun");
         store.begin_epoch(&topology.topic, &epoch).await?;
     }
-    Ok(shards)
+    // A recreated topic: its epoch will have the shards of the one before (`lanes/plan.rs`), and packs are routed by them now.
+    Ok(epochs.last().map_or(shards, |epoch| epoch.shards))
 }

@@ -1,6 +1,6 @@
 //! The services of a process, from their start to the end of their drain.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::Router;
 use futures_util::FutureExt as _;
@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     backends::{self, Backends},
+    desk::desk,
     runtime::Background,
 };
 use crate::{
@@ -46,6 +47,26 @@ impl Ports {
             false => None,
         };
         Ok(Self { public, admin: bind("admin_listen", &config.admin_listen.to_string()).await? })
+    }
+
+    /// Binds what was bound before.
+    pub async fn bind_again((public, admin): &(Option<SocketAddr>, SocketAddr)) -> Result<Self, Failure> {
+        let bind = async |setting: &str, address: &SocketAddr| {
+            server::bind(setting, &address.to_string()).await.map_err(Failure::failed)
+        };
+        let public = match public {
+            Some(address) => Some(bind("listen", address).await?),
+            None => None,
+        };
+        Ok(Self { public, admin: bind("admin_listen", admin).await? })
+    }
+
+    /// Where they are bound: of the public port, and of the admin port.
+    pub fn addresses(&self) -> Result<(Option<SocketAddr>, SocketAddr), Failure> {
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|error| Failure::failed(format!("a port has no address: {error}")))
+        };
+        Ok((self.public.as_ref().map(address).transpose()?, address(&self.admin)?))
     }
 }
 
@@ -128,10 +149,12 @@ impl Running {
     ) -> Result<Self, Failure> {
         let (report, failures) = mpsc::channel(8);
         let board = Board::default();
+        let board_seen = board.clone();
         let (lag_service, lag) = lag::Service::new(
             config.lag.clone(),
             lag::Deps { log: backends.log.clone(), store: backends.store.clone(), board: board.clone() },
         );
+        let desk = desk(config, &backends.log, &backends.store, board_seen, lag.clone(), false);
         let ingest_url = ports.public.as_ref().and_then(|public| public.local_addr().ok());
         let public = if role.ingests() { Some(public(config, backends, &lag)?) } else { None };
         let checks = backends::checks(config, role, backends, public.as_ref().map(|public| public.handle.clone()));
@@ -185,6 +208,7 @@ impl Running {
         let (overview_service, overview) = admin::overview::Service::new(info, render.clone(), lag.clone());
         let streams = CancellationToken::new();
         let state = admin::State {
+            lanes: desk,
             lag,
             health: running.health.clone(),
             overview,

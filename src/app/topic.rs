@@ -28,15 +28,19 @@ pub async fn create(config: &Config) -> Result<Topic<Created>, Failure> {
     topic::create(servers, &config.log.options, &backends::needs(config)).await.map(Topic::Kafka).map_err(log_failure)
 }
 
-/// Begins the first epoch of the topic in the store, if the store knows none (law 2).
+/// Begins the first epoch of the topic in the store, if the store knows none (law 2). Answers whether the topic has an epoch
+/// now: one that was made anew has none until an operator begins it.
 ///
 /// # Errors
 /// Log or store cannot be reached or used.
-pub async fn begin_epoch(config: &Config) -> Result<(), Failure> {
+pub async fn begin_epoch(config: &Config) -> Result<bool, Failure> {
     let folders = Folders::lock(config).map_err(|error| Failure::failed(error.to_string()))?;
     let log = backends::open_log(config, &folders).await?;
     let store = backends::open_store(config, &folders).await?;
-    epochs::begin_first(log.topology(), &*store, config).await.map(drop).map_err(store_failure)
+    let topology = log.topology();
+    epochs::begin_first(topology, &*store, config).await.map_err(store_failure)?;
+    let begun = store.epochs(&topology.topic).await.map_err(store_failure)?;
+    Ok(begun.iter().any(|epoch| (epoch.topic_id, epoch.partitions) == (topology.topic_id, topology.partitions)))
 }
 
 /// Looks at the topic that the configuration names.

@@ -1,11 +1,19 @@
 //! The commands that talk to a running instance: from flags and configuration to the client, and back to an exit code.
 //!
-//! `get` and `lag` ask the instance at the configured address; when none runs there, they ask the data folder. An address
+//! `get`, `lag` and `lanes` ask the instance at the configured address; when none runs there, they ask the data folder
+//! (`lanes` also log and store on servers). An address
 //! that was named on the command line is asked and nothing else.
 
 use std::io::{self, IsTerminal as _};
 
-use super::{block_on, dead_letters::Command, get::Get, lag::Lag, send::Send};
+use super::{
+    block_on,
+    dead_letters::Command,
+    get::Get,
+    lag::Lag,
+    lanes::{self, Deed},
+    send::Send,
+};
 use crate::{
     app::offline,
     client::{self, Console},
@@ -38,6 +46,7 @@ fn with_console<T>(command: impl AsyncFnOnce(&mut Console<'_>) -> Result<T, Fail
 async fn ask<T>(
     config: &Config,
     (url, named): (String, bool),
+    servers_too: bool,
     console: &mut Console<'_>,
     mut question: impl AsyncFnMut(String, &mut Console<'_>) -> Result<T, client::Error>,
 ) -> Result<T, Failure> {
@@ -46,7 +55,8 @@ async fn ask<T>(
         answered => return Ok(answered?),
     };
     let client::Error::NotRunning { url, reason, flag } = &absent else { return Err(absent.into()) };
-    let folder = match offline::open(config).await {
+    let opened = if servers_too { offline::open_anywhere(config).await } else { offline::open(config).await };
+    let folder = match opened {
         Ok(Some(folder)) => folder,
         Ok(None) => return Err(absent.into()),
         Err(offline::Error::InUse { path, pid }) => {
@@ -58,19 +68,18 @@ async fn ask<T>(
             )));
         }
         Err(offline::Error::Failed(Failure { exit, message })) => {
-            let message =
-                format!("no running instance at {url} ({reason}), nor can the data folder be read: {message}");
+            let message = format!("no running instance at {url} ({reason}), nor can log and store be read: {message}");
             return Err(Failure { exit, message });
         }
     };
-    let shown = folder.path().display().to_string();
-    console.note(&format!("no running instance at {url} ({reason}): the answer is from the data folder `{shown}`"));
+    let place = folder.place().to_owned();
+    console.note(&format!("no running instance at {url} ({reason}): the answer is from {place}"));
     let answered = question(folder.url().to_owned(), console).await;
     folder.close().await;
     Ok(answered.map_err(|error| match error {
         // Nobody knows the port of the moment.
         client::Error::Refused { status, code, detail, .. } => {
-            client::Error::Refused { url: format!("the data folder `{shown}`"), status, code, detail }
+            client::Error::Refused { url: place.clone(), status, code, detail }
         }
         other => other,
     })?)
@@ -93,7 +102,7 @@ pub(super) fn get(mut get: Get, config: &Config) -> Result<Exit, Failure> {
             options.url = url;
             client::get::run(&options, console).await
         };
-        ask(config, asked, console, question).await
+        ask(config, asked, false, console, question).await
     })?;
     Ok(Exit::Done)
 }
@@ -107,7 +116,7 @@ pub(super) fn lag(lag: Lag, config: &Config) -> Result<Exit, Failure> {
             options.admin_url = url;
             client::lag::run(&options, console).await
         };
-        ask(config, asked, console, question).await
+        ask(config, asked, false, console, question).await
     })?;
     Ok(if check { exit(verdict.exit_code()) } else { Exit::Done })
 }
@@ -129,7 +138,29 @@ pub(super) fn dead_letters(command: Command, config: &Config) -> Result<Exit, Fa
             options.admin_url = url;
             client::dead_letters::run(&options, console).await
         };
-        ask(config, asked, console, question).await
+        ask(config, asked, false, console, question).await
     })?;
     Ok(if is_replay && summary.left > 0 { Exit::Failed } else { Exit::Done })
+}
+
+pub(super) fn lanes(asked: lanes::Asked, config: &Config) -> Result<Exit, Failure> {
+    let mut options = asked.options(&config.admin_listen.client_url());
+    let address = (options.admin_url.clone(), asked.admin_url.is_some());
+    with_console(async |console| {
+        let question = async |url, console: &mut Console<'_>| {
+            options.admin_url = url;
+            match &asked.deed {
+                Deed::Show => {
+                    let halted = client::lanes::show(&options, console).await?;
+                    Ok(if halted { Exit::Halted } else { Exit::Done })
+                }
+                Deed::Records => client::lanes::records(&options, console).await.map(|()| Exit::Done),
+                Deed::Remedy(remedy) => {
+                    let ended = client::lanes::remedy(&options, remedy, console, &mut lanes::confirm).await?;
+                    Ok(if ended == client::lanes::Ended::Declined { Exit::Failed } else { Exit::Done })
+                }
+            }
+        };
+        ask(config, address, true, console, question).await
+    })
 }

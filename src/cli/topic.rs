@@ -52,7 +52,12 @@ pub(super) fn create(config: &Config) -> Result<Exit, Failure> {
     verdict(&report)?;
     // A store that is not ready yet is no reason to fail: every start begins the first epoch too.
     super::print(&match super::block_on(topic::begin_epoch(config))? {
-        Ok(()) => "its first epoch has begun\n".to_owned(),
+        Ok(true) => "its epoch has begun\n".to_owned(),
+        Ok(false) => {
+            "the store knows this topic with another id or fewer partitions: begin its epoch with `tallymark lanes \
+                      begin-epoch`\n"
+                .to_owned()
+        }
         Err(Failure { message, .. }) => format!("its first epoch begins with the first start ({message})\n"),
     })?;
     Ok(Exit::Done)

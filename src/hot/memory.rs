@@ -160,6 +160,17 @@ impl HotView for Memory {
         Ok(())
     }
 
+    fn publishes_from(&self, lane: Lane, from: Seq) {
+        let number = self.lanes.number(lane);
+        if self.lanes.reached(number, from.0) {
+            return;
+        }
+        // Packs that were shown and then given up: seldom, and then everything is looked through.
+        for table in &self.tables {
+            lock(table).change_all(|entry| entry.give_up_below(number, from.0));
+        }
+    }
+
     fn describe(&self) -> (&'static str, bool) {
         ("memory", true)
     }

@@ -15,9 +15,9 @@ use super::{
     track::{Point, Track},
 };
 use crate::{
-    item::{Epoch, Seq, TopicId},
+    item::{Epoch, Lane, Seq, TopicId},
     log::Bounds,
-    metrics,
+    metrics, process,
     worker::board::{LaneStatus, State},
 };
 
@@ -29,14 +29,14 @@ pub(super) struct Sampler {
     options: Options,
     deps: Deps,
     worker: String,
-    lanes: Vec<Lane>,
+    lanes: Vec<Watched>,
     epoch: Option<(Duration, Epoch)>,
     /// Who runs a lane that this process does not.
     others: Runner<'static>,
 }
 
 /// What is remembered of one lane.
-struct Lane {
+struct Watched {
     track: Track,
     bounds: Bounds,
     /// Whether the store has ever answered: without that, 0 is not its answer.
@@ -47,6 +47,8 @@ struct Lane {
     /// The append time of the pack at a seq: the oldest that was not stored when it was read.
     oldest: Option<(Seq, i64)>,
     status: Status,
+    /// What another process has noted of its halt: why, and which process it is.
+    halted: Option<(String, String)>,
     gauges: Gauges,
 }
 
@@ -91,7 +93,7 @@ impl Gauges {
 impl Sampler {
     pub(super) fn new(options: Options, deps: Deps) -> Self {
         let (lanes, others) = (Vec::new(), Runner::Elsewhere);
-        let mut sampler = Self { options, deps, worker: process_name(), lanes, epoch: None, others };
+        let mut sampler = Self { options, deps, worker: process::name(), lanes, epoch: None, others };
         sampler.add_lanes();
         sampler
     }
@@ -99,7 +101,7 @@ impl Sampler {
     /// One for each partition, those too that were added since.
     fn add_lanes(&mut self) {
         for partition in (0..self.deps.log.partitions()).skip(self.lanes.len()) {
-            self.lanes.push(Lane {
+            self.lanes.push(Watched {
                 track: Track::new(self.options.window.0),
                 bounds: Bounds { start: Seq(0), end: Seq(0) },
                 asked: false,
@@ -107,6 +109,7 @@ impl Sampler {
                 checkpoint: Seq(0),
                 oldest: None,
                 status: Status::Ok,
+                halted: None,
                 gauges: Gauges::of(partition),
             });
         }
@@ -140,7 +143,8 @@ impl Sampler {
             let (mut seen, pace) = lane.judge(&self.options, &known);
             seen.partition = partition;
             seen.epoch = local.and_then(|local| local.epoch).or(self.epoch.map(|(_, e)| e)).map(|e| e.to_string());
-            seen.worker = local.map(|_| self.worker.clone());
+            let elsewhere = lane.halted.as_ref().map(|(_, worker)| worker.clone());
+            seen.worker = local.map(|_| self.worker.clone()).or(elsewhere);
             lane.gauges.set(&seen);
             note_change(partition, lane.status, &seen);
             lane.status = seen.status;
@@ -151,15 +155,21 @@ impl Sampler {
 
     async fn ask_store(&mut self) -> Result<(), String> {
         let topology = self.deps.log.topology();
-        let answer = answer_of(self.options.timeout.0, self.deps.store.lanes(&topology.topic)).await;
+        let asking = async {
+            let store = &self.deps.store;
+            tokio::try_join!(store.lanes(&topology.topic), store.halts(&topology.topic))
+        };
+        let answer = answer_of(self.options.timeout.0, asking).await;
         let topic_id: TopicId = topology.topic_id;
-        let rows = answer?;
+        let (rows, halts) = answer?;
         // A row that has gone is a store that has less than before, not a row to be remembered.
         for (partition, lane) in (0_u32..).zip(&mut self.lanes) {
             let row = rows.iter().find(|row| row.lane.topic_id == topic_id && row.lane.partition == partition);
             let checkpoint =
                 row.and_then(|row| row.checkpoint.as_ref()).map_or(Seq(0), |checkpoint| checkpoint.seq.next());
             let stored = row.and_then(|row| row.stored).map_or(Seq(0), Seq::next);
+            let halt = halts.iter().find(|halt| halt.lane == Lane { topic_id, partition });
+            lane.halted = halt.map(|halt| (halt.reason.clone(), halt.worker.clone()));
             lane.asked = true;
             lane.checkpoint = checkpoint;
             lane.row = stored.max(checkpoint);
@@ -228,7 +238,7 @@ struct Silences<'a> {
     store: Option<&'a str>,
 }
 
-impl Lane {
+impl Watched {
     /// One past the last pack in the store: as the store says, or as a local lane knows better.
     fn next(&self, local: Option<&LaneStatus>) -> Seq {
         self.row.max(local.map_or(Seq(0), |local| local.stored))
@@ -253,8 +263,11 @@ impl Lane {
             lag_seconds,
             paused: local.is_some_and(|local| local.state == State::Paused),
         });
-        let runner =
-            local.map_or(known.others, |local| Runner::Here { state: local.state, reason: local.reason.as_deref() });
+        let runner = match (local, &self.halted) {
+            (Some(local), _) => Runner::Here { state: local.state, reason: local.reason.as_deref() },
+            (None, Some((reason, _))) => Runner::Halted { reason },
+            (None, None) => known.others,
+        };
         let facts = Facts {
             runner,
             start,
@@ -321,13 +334,4 @@ async fn answer_of<T, E: std::fmt::Display>(
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {}", crate::units::Span(deadline))),
     }
-}
-
-/// What this process is called among its peers: its machine and its number there.
-fn process_name() -> String {
-    let host =
-        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
-    let host = host.unwrap_or_default();
-    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
-    format!("{host}-{}", std::process::id())
 }

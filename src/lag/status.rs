@@ -63,6 +63,11 @@ pub enum Runner<'a> {
         /// Why, when it is not running.
         reason: Option<&'a str>,
     },
+    /// Not this process; whoever ran it last has noted that it has halted.
+    Halted {
+        /// Why, and what to do.
+        reason: &'a str,
+    },
     /// Not this process; whether another does shows only in whether the lane moves.
     Elsewhere,
     /// No process: this one has the log and the store for itself, and runs no lane.
@@ -116,7 +121,11 @@ pub fn decide(facts: &Facts<'_>, options: &Options) -> (Status, Option<String>) 
 type Verdict = Option<(Status, String)>;
 
 fn halted(facts: &Facts<'_>, _: &Options) -> Verdict {
-    let Runner::Here { state: State::Halted, reason } = facts.runner else { return None };
+    let reason = match facts.runner {
+        Runner::Here { state: State::Halted, reason } => reason,
+        Runner::Halted { reason } => Some(reason),
+        _ => return None,
+    };
     let reason = reason.unwrap_or("the lane has halted; the worker's log says why, and what to do");
     Some((Status::Halted, reason.to_owned()))
 }
@@ -165,8 +174,8 @@ fn unmoved(facts: &Facts<'_>, options: &Options) -> Verdict {
     let idle = facts.idle.as_secs();
     match facts.runner {
         // Whether another process stores is known only from the store: a silent one is no proof that nobody does.
-        Runner::Elsewhere | Runner::Nobody if facts.store_silent.is_some() => None,
-        Runner::Elsewhere | Runner::Nobody => {
+        Runner::Elsewhere | Runner::Halted { .. } | Runner::Nobody if facts.store_silent.is_some() => None,
+        Runner::Elsewhere | Runner::Halted { .. } | Runner::Nobody => {
             let reason = format!(
                 "packs wait and nothing has been stored for {idle} s: no worker runs this lane. Start one with \
                  `tallymark run worker` (or `run all`) on the same log and store"

@@ -226,6 +226,10 @@ impl Log for Kafka {
         self.inner.identity.partitions()
     }
 
+    fn lost(&self) -> Option<String> {
+        self.inner.identity.lost(Kind::Fatal).map(|lost| lost.message)
+    }
+
     async fn append(&self, partition: u32, format: u32, payload: Bytes) -> Result<Appended, Error> {
         // Packs are routed by the layout that this process began with.
         let count = self.topology().partitions;

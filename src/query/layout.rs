@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Inner;
 use crate::{
-    item::{Lane, Namespace, Shard},
+    item::{Lane, Namespace, Shard, TopicId},
     store::{self, EpochRow, RowName, ShardKey},
 };
 
@@ -35,6 +35,11 @@ impl Layout {
             }));
         }
         places
+    }
+
+    /// The partitions that a life of the topic had at most; `None` for one that the store does not know.
+    pub(super) fn partitions_of(&self, topic_id: TopicId) -> Option<u32> {
+        self.0.iter().filter(|row| row.topic_id == topic_id).map(|row| row.partitions).max()
     }
 
     /// Where the rows of whole counters are: in the reserved shard of every lane.

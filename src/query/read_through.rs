@@ -226,8 +226,7 @@ impl Inner {
         let token = self.ask_hot(self.hot.begin_load(key)).await;
         let standing = self.standing().await?;
         let rows = self.stored_rows(namespace, counter).await?;
-        if let (Some(token), Some(behind)) = (token, standing.behind()) {
-            let bases = bases(&rows, &standing);
+        if let (Some(token), Some(behind), Some(bases)) = (token, standing.behind(), bases(&rows, &standing)) {
             self.ask_hot(self.hot.finish_load(key, token, &bases, &behind)).await;
         }
         Ok(Some(total(&rows, &standing)))
@@ -271,8 +270,9 @@ fn total(rows: &[(Lane, Option<TotalRow>)], standing: &Standing) -> Total {
 }
 
 /// Each lane's total over its epochs, as of the last seq that it is known to include: what was stored before the rows were
-/// read, or a row that was written since.
-fn bases(rows: &[(Lane, Option<TotalRow>)], standing: &Standing) -> Vec<LoadedBase> {
+/// read, or a row that was written since. `None` when a lane has several rows and one was written since: the sum is then as
+/// of no seq at all.
+fn bases(rows: &[(Lane, Option<TotalRow>)], standing: &Standing) -> Option<Vec<LoadedBase>> {
     let mut lanes: HashMap<Lane, Option<(i128, Seq)>> = HashMap::new();
     for (lane, row) in rows {
         let base = lanes.entry(*lane).or_insert_with(|| standing.stored.get(lane).map(|stored| (0, *stored)));
@@ -281,7 +281,14 @@ fn bases(rows: &[(Lane, Option<TotalRow>)], standing: &Standing) -> Vec<LoadedBa
             *base = Some((total.saturating_add(row.total), seq.max(row.seq)));
         }
     }
-    lanes.into_iter().map(|(lane, base)| LoadedBase { lane, base }).collect()
+    let there = |lane: Lane| rows.iter().filter(move |(of, row)| *of == lane && row.is_some()).count();
+    let unsure = |(lane, base): (&Lane, &Option<(i128, Seq)>)| {
+        base.is_some_and(|(_, seq)| standing.stored.get(lane).is_none_or(|stored| *stored < seq)) && there(*lane) > 1
+    };
+    if lanes.iter().any(unsure) {
+        return None;
+    }
+    Some(lanes.into_iter().map(|(lane, base)| LoadedBase { lane, base }).collect())
 }
 
 #[cfg(test)]
@@ -302,10 +309,12 @@ mod tests {
         let lane = |partition| Lane { topic_id: TopicId([1; 16]), partition };
         let stored = [(lane(0), Seq(7)), (lane(2), Seq(3))].into_iter().collect();
         let standing = Standing { at_ms: 0, ends: None, stored: Arc::new(stored) };
-        let rows = [(lane(0), row(5, 4)), (lane(0), row(6, 9)), (lane(1), None), (lane(2), None), (lane(3), row(1, 2))];
-        let mut bases = bases(&rows, &standing);
+        let rows = [(lane(0), row(5, 4)), (lane(0), row(6, 7)), (lane(1), None), (lane(2), None), (lane(3), row(1, 2))];
+        let torn = [(lane(0), row(5, 4)), (lane(0), row(6, 8))];
+        assert_eq!(bases(&torn, &standing), None, "what was stored since is in one row and perhaps not in the other");
+        let mut bases = bases(&rows, &standing).unwrap();
         bases.sort_by_key(|base| base.lane);
-        let expected = [Some((11, Seq(9))), None, Some((0, Seq(3))), Some((1, Seq(2)))];
+        let expected = [Some((11, Seq(7))), None, Some((0, Seq(3))), Some((1, Seq(2)))];
         assert_eq!(bases.iter().map(|base| base.base).collect::<Vec<_>>(), expected);
         assert_eq!(total(&rows, &standing).total, 12);
     }

@@ -27,17 +27,30 @@ struct LaneBody {
     stored: bool,
 }
 
-/// Reads a receipt of this log.
-pub(super) fn parse(inner: &Inner, what: &str, text: &str) -> Result<Receipt, Problem> {
-    let (topology, partitions) = (inner.log.topology(), inner.log.partitions());
-    let receipt = Receipt::parse(text)
-        .filter(|receipt| receipt.packs.iter().all(|(partition, _)| *partition < partitions))
-        .ok_or_else(|| Problem::bad_request("malformed", format!("{what} is not a receipt that an answer gave")))?;
-    if receipt.topic_id == topology.topic_id {
-        return Ok(receipt);
+fn malformed(what: &str) -> Problem {
+    Problem::bad_request("malformed", format!("{what} is not a receipt that an answer gave"))
+}
+
+/// Reads a receipt.
+pub(super) fn parse(what: &str, text: &str) -> Result<Receipt, Problem> {
+    Receipt::parse(text).ok_or_else(|| malformed(what))
+}
+
+/// Whether a receipt is of this log, or of an earlier life of its topic: what was stored then still counts.
+pub(super) async fn check(inner: &Inner, what: &str, receipt: &Receipt) -> Result<(), Error> {
+    let topology = inner.log.topology();
+    let partitions = if receipt.topic_id == topology.topic_id {
+        inner.log.partitions()
+    } else {
+        inner.layout().await?.partitions_of(receipt.topic_id).ok_or_else(|| {
+            let detail = format!("{what} is of another log than the one that is served here ({})", topology.topic);
+            Problem::bad_request("other_log", detail)
+        })?
+    };
+    if receipt.packs.iter().any(|(partition, _)| *partition >= partitions) {
+        return Err(malformed(what).into());
     }
-    let detail = format!("{what} is of another log than the one that is served here ({})", topology.topic);
-    Err(Problem::bad_request("other_log", detail))
+    Ok(())
 }
 
 /// Answers the request.
@@ -45,7 +58,8 @@ pub(super) async fn get(inner: &Inner, uri: &Uri, headers: &HeaderMap) -> Result
     params::namespace(headers)?;
     let text = params::path_end(uri.path(), "/v1/receipts/")?;
     Params::parse(uri.query())?.finish("none")?;
-    let receipt = parse(inner, "the receipt", &text)?;
+    let receipt = parse("the receipt", &text)?;
+    check(inner, "the receipt", &receipt).await?;
     let known = inner.progress.ask().await?;
     inner.store_answered();
     let lane = |(partition, seq): &(u32, Seq)| {

@@ -85,6 +85,7 @@ struct GroupBody {
 pub(super) async fn get(inner: &Arc<Inner>, uri: &Uri, headers: &HeaderMap) -> Result<Response, Error> {
     let asked = parse(inner, uri, headers)?;
     if let Some((receipt, timeout)) = &asked.at_least {
+        receipts::check(inner, AT_LEAST, receipt).await?;
         let stored = inner.progress.wait(receipt, Instant::now() + *timeout).await?;
         if !stored {
             let detail = format!("the receipt's items were not stored within {}", Span(*timeout));
@@ -141,12 +142,15 @@ fn parse(inner: &Inner, uri: &Uri, headers: &HeaderMap) -> Result<Asked, Problem
         }
         Some(text) => {
             let timeout = timeout.map_or(AT_LEAST_TIMEOUT, |timeout| timeout.0).min(inner.timeout);
-            Some((receipts::parse(inner, "`at_least`", &text)?, timeout))
+            Some((receipts::parse(AT_LEAST, &text)?, timeout))
         }
     };
     params.finish(KNOWN)?;
     Ok(Asked { namespace, counter, filter, tags, by, top, consistency, at_least })
 }
+
+/// How a parameter is named to people.
+const AT_LEAST: &str = "`at_least`";
 
 fn filter(tags: &TagMap) -> Result<Filter, Problem> {
     if tags.0.len() > MAX_TAGS {

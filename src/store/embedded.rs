@@ -37,6 +37,7 @@ mod fault;
 mod keys;
 mod lanes;
 mod letters;
+mod remedies;
 mod stamps;
 mod tables;
 mod totals;

@@ -20,8 +20,8 @@ use crate::{
 };
 
 use super::{
-    Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Generation, Generations, LaneRow, Ledger,
-    LetterRow, Letters, Replayed, RowName, ShardKey, Slice, TotalRow, Totals,
+    Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Generation, Generations, HaltRow, LaneRow,
+    Ledger, LetterRow, Letters, Remedies, RemedyRow, Replayed, RowName, ShardKey, Slice, TotalRow, Totals,
 };
 
 /// A partition of the events: a namespace, and a name or a subject.
@@ -45,6 +45,8 @@ struct Tables {
     checkpoints: BTreeMap<(String, Lane), Checkpoint>,
     stored: BTreeMap<(String, Lane), (Stamp, Seq)>,
     epochs: BTreeMap<(String, Epoch), EpochRow>,
+    halts: BTreeMap<(String, Lane), HaltRow>,
+    remedies: BTreeMap<(String, i64, [u8; 16]), RemedyRow>,
 }
 
 /// A store that lives as long as its value.
@@ -221,5 +223,34 @@ impl Letters for Memory {
         }
         let rows = tables.rows.letters.range(key(from)..=key(to)).take(limit);
         Ok(rows.map(|((_, at), replayed)| LetterRow { seq: at.seq, replayed: *replayed }).collect())
+    }
+}
+
+#[async_trait]
+impl Remedies for Memory {
+    async fn halts(&self, topic: &str) -> Result<Vec<HaltRow>, Error> {
+        let tables = self.tables();
+        Ok(tables.halts.iter().filter(|((of, _), _)| of == topic).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn write_halt(&self, topic: &str, halt: &HaltRow) -> Result<(), Error> {
+        self.tables().halts.insert((topic.to_owned(), halt.lane), halt.clone());
+        Ok(())
+    }
+
+    async fn clear_halt(&self, topic: &str, lane: Lane) -> Result<(), Error> {
+        self.tables().halts.remove(&(topic.to_owned(), lane));
+        Ok(())
+    }
+
+    async fn remedies(&self, topic: &str) -> Result<Vec<RemedyRow>, Error> {
+        let tables = self.tables();
+        Ok(tables.remedies.iter().filter(|((of, ..), _)| of == topic).map(|(_, row)| row.clone()).collect())
+    }
+
+    async fn record_remedy(&self, topic: &str, remedy: &RemedyRow) -> Result<(), Error> {
+        let key = (topic.to_owned(), remedy.at_ms, remedy.id);
+        self.tables().remedies.entry(key).or_insert_with(|| remedy.clone());
+        Ok(())
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! Rooms: `connect` (the session), `schema` (making and checking the tables), `statements` (everything that is ever asked),
 //! `batches` (one mutation of many rows), `totals`, `events` and `pages` (writing and reading events), `marks` (which hours
-//! and months hold events), `months` (the calendar), `lanes` (checkpoints and epochs), `letters` (dead letters), `generations` (which servers have
+//! and months hold events), `months` (the calendar), `lanes` (checkpoints and epochs), `letters` (dead letters), `remedies`
+//! (halts, and what was decided), `generations` (which servers have
 //! started again), `fault` (what errors mean).
 
 use ::scylla::{
@@ -43,6 +44,7 @@ mod letters;
 mod marks;
 mod months;
 mod pages;
+mod remedies;
 pub mod schema;
 mod statements;
 mod totals;

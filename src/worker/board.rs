@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use super::halt::Halt;
 use crate::item::{Epoch, Seq};
 
 /// What a lane is doing.
@@ -27,6 +28,8 @@ pub struct LaneStatus {
     pub state: State,
     /// Why, when it is not running.
     pub reason: Option<String>,
+    /// What it has halted for, and since when in milliseconds since 1970.
+    pub halt: Option<(Halt, i64)>,
     /// The epoch of the last pack applied.
     pub epoch: Option<Epoch>,
     /// The next seq that it will apply.
@@ -46,6 +49,7 @@ impl Default for LaneStatus {
         Self {
             state: State::Starting,
             reason: None,
+            halt: None,
             epoch: None,
             next: Seq(0),
             stored: Seq(0),

@@ -17,7 +17,7 @@ use crate::{
     log::{DeadLetter, Log},
     metrics,
     retry::{self, Backoff, Classified as _},
-    store::{self, Checkpoint, EventRow, Replayed, ShardKey, Store, TotalRow},
+    store::{self, Checkpoint, EpochRow, EventRow, Replayed, ShardKey, Store, TotalRow},
     worker::{
         Options,
         board::Board,
@@ -103,6 +103,8 @@ pub struct Flush {
     pub lane: Lane,
     /// Where the lane stood when this was taken.
     pub mark: Checkpoint,
+    /// The layouts of its log; its totals in the hot view are sums over them.
+    pub epochs: Vec<EpochRow>,
     /// Rows and who was named.
     pub taken: Taken,
     /// Events.
@@ -154,7 +156,7 @@ impl Flush {
         meters.deltas.increment(self.taken.deltas + self.events.len() as u64);
         meters.flush_rows.record((rows + self.events.len()) as f64);
         meters.flush_seconds.record(started.elapsed().as_secs_f64());
-        let owed = context.publish(self.lane, &self.mark, self.taken.named).await;
+        let owed = context.publish(self.lane, &self.mark, &self.epochs, self.taken.named).await;
         Ok((self.mark, owed))
     }
 }
@@ -261,7 +263,7 @@ impl Context {
 
     /// Tells the hot view the bases of these rows as of the mark: those with most pending first, for as long as the budget
     /// lasts. Answers those that it was not told.
-    async fn publish(&self, lane: Lane, mark: &Checkpoint, named: Vec<Named>) -> Vec<Named> {
+    async fn publish(&self, lane: Lane, mark: &Checkpoint, epochs: &[EpochRow], named: Vec<Named>) -> Vec<Named> {
         if !self.hot.describe().1 {
             return Vec::new();
         }
@@ -289,6 +291,11 @@ impl Context {
             known.sort_by_key(|row| Reverse(row.pending));
             put_off = known.split_off(granted);
             self.meters.put_off.increment(put_off.len() as u64);
+        }
+        if epochs.len() > 1 {
+            let unsure;
+            (known, unsure) = self.over_epochs(lane, mark.seq, epochs, known).await;
+            put_off.extend(unsure);
         }
         for chunk in known.chunks(PUBLISH_CHUNK) {
             if let Err(error) = self.publish_chunk(lane, mark, chunk).await {

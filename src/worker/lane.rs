@@ -101,6 +101,8 @@ impl Runner {
         let trail = Trail::new(context.options.checkpoint_delay.as_millis());
         let (backoff, read_backoff) = (Backoff::new(&context.retry), Backoff::new(&context.retry));
         let meters = LaneMeters::new(lane.partition);
+        // Packs that were given up are told to be done with, as if they had been stored: nobody must wait for them.
+        let unflushed_since = (machine.next() > covered.max(stored)).then(Instant::now);
         let runner = Self {
             end: machine.next(),
             belief: context.belief.clone(),
@@ -121,7 +123,7 @@ impl Runner {
             covered,
             stored,
             started: Instant::now(),
-            unflushed_since: None,
+            unflushed_since,
             oldest_unflushed_ms: None,
             received_ms: Vec::new(),
             urgent: false,
@@ -166,7 +168,7 @@ impl Runner {
                     self.checkpointed(joined(written)).await?;
                 }
                 buried = self.burial.ended(), if self.burial.is_under_way() => self.buried(buried)?,
-                records = self.cursor.next(), if reads => self.read(records)?,
+                records = self.cursor.next(), if reads => self.read(records).await?,
                 // Its sender goes with the service, which ends the lane too.
                 Ok(()) = self.belief.changed() => {}
                 () = tokio::time::sleep_until(wake) => {}
@@ -199,7 +201,7 @@ impl Runner {
         self.waiting_rows() >= options.flush_rows || waiting_bytes >= options.flush_bytes.as_usize()
     }
 
-    fn read(&mut self, records: Result<Vec<Record>, crate::log::Error>) -> Result<(), Halt> {
+    async fn read(&mut self, records: Result<Vec<Record>, crate::log::Error>) -> Result<(), Halt> {
         match records {
             Ok(records) => {
                 if let Some(last) = records.last() {
@@ -214,7 +216,7 @@ impl Runner {
                 self.read_again = Some(Instant::now() + self.read_backoff.next_delay());
                 Ok(())
             }
-            Err(error) => Err(Halt::Log(error.to_string())),
+            Err(error) => Err(self.context.broken_off(self.lane, self.machine.next(), error).await),
         }
     }
 
@@ -362,7 +364,8 @@ impl Runner {
         self.urgent = false;
         let (taken, events) = self.machine.take();
         let (replayed, received_ms) = (self.machine.take_replayed(), std::mem::take(&mut self.received_ms));
-        let flush = Flush { lane: self.lane, mark, taken, events, replayed, received_ms };
+        let epochs = self.machine.fold().epochs().to_vec();
+        let flush = Flush { lane: self.lane, mark, epochs, taken, events, replayed, received_ms };
         let context = self.context.clone();
         self.flush = Some(AbortOnDropHandle::new(tokio::spawn(async move { flush.run(&context).await })));
     }

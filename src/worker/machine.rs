@@ -17,6 +17,7 @@ use crate::{
     pack::{self, Pack},
     store::{Checkpoint, EpochRow, EventRow, Replayed},
     worker::{
+        accepted::Accepted,
         claims::Memory,
         dedup::Window,
         fold::{Fold, Missing, Taken, Target},
@@ -103,6 +104,9 @@ pub struct Applied {
     pub duplicates: usize,
 }
 
+/// The name of what stood where packs were given up and are gone.
+pub const NO_PACK: PackId = PackId([0; 16]);
+
 /// The last record applied.
 #[derive(Clone, Copy, Debug)]
 struct Last {
@@ -120,6 +124,8 @@ pub struct Machine {
     last: Option<Last>,
     window: Window,
     memory: Memory,
+    /// What of its log was given up.
+    accepted: Accepted,
     fold: Fold,
     events: Vec<EventRow>,
     event_bytes: usize,
@@ -148,6 +154,7 @@ impl Machine {
             last: None,
             window: Window::new(window_us, max_ids),
             memory: Memory::default(),
+            accepted: Accepted::default(),
             fold: Fold::new(lane.partition, epochs, max_rows),
             events: Vec::new(),
             event_bytes: 0,
@@ -159,6 +166,27 @@ impl Machine {
             targets: Vec::new(),
             sums: Vec::new(),
         }
+    }
+
+    /// The same lane, of whose log this was given up. Before the first record.
+    #[must_use]
+    pub fn with(mut self, accepted: Accepted) -> Self {
+        self.accepted = accepted;
+        self
+    }
+
+    /// Crosses packs that were given up and are not in the log any more, which begins at `start`. The next mark says so,
+    /// under a name that no pack has.
+    pub fn cross(&mut self, start: Seq) {
+        let (next, Some(stamp)) = self.accepted.cross(self.next, start) else { return };
+        let seq = Seq(next.0 - 1);
+        self.last = Some(Last { seq, stamp, pack: NO_PACK, leader_epoch: None });
+        (self.next, self.stamp) = (next, stamp);
+    }
+
+    /// The first seq that it folds, as things stand: below it everything is stored or given up.
+    pub fn folds_from(&self) -> Seq {
+        self.accepted.past(self.next)
     }
 
     /// Notes a pack that is below the checkpoint, while the window is rebuilt: its ids, not its amounts.
@@ -187,6 +215,9 @@ impl Machine {
     /// # Errors
     /// Poison: a series of another lane. A halt: counts that no epoch has.
     pub fn prepare(&mut self, read: &Read) -> Result<Missing, Refusal> {
+        if self.accepted.gap_at(read.seq).is_some() {
+            return Ok(Missing::default());
+        }
         let Pack { partitions, shards, increments, .. } = &read.pack;
         let epoch = self.fold.epoch(*partitions, *shards).ok_or(Halt::Epoch {
             seq: read.seq,
@@ -200,10 +231,13 @@ impl Machine {
 
     /// The rows, for installing what was missing; every base goes through `meet`.
     pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
-        let Self { fold, unmet, next, broken_base, letters, .. } = self;
+        let Self { fold, unmet, next, broken_base, letters, accepted, .. } = self;
         install(fold, &mut |seq, stamp| {
-            if letters.contains(&seq) {
-                // A row names a record that nothing was folded from.
+            if accepted.is_from_before(seq, stamp) {
+                return;
+            }
+            if accepted.gap_at(seq).is_some() || letters.contains(&seq) {
+                // Nothing is folded there: neither from what was given up, nor from a dead letter.
                 *broken_base = Some(seq);
             } else if seq >= *next {
                 match unmet.insert(seq, stamp) {
@@ -220,6 +254,11 @@ impl Machine {
             return Err(Halt::Base { seq });
         }
         let stamp = self.begin(read)?;
+        if self.accepted.gap_at(read.seq).is_some() {
+            self.note_all(&read.pack);
+            self.end(read, stamp);
+            return Ok(Applied::default());
+        }
         if self.unmet.remove(&read.seq).is_some_and(|expected| expected != stamp) {
             return Err(Halt::Base { seq: read.seq });
         }
@@ -290,16 +329,22 @@ impl Machine {
 
     /// Order, claims and stamp of a record.
     fn begin(&mut self, read: &Read) -> Result<Stamp, Halt> {
-        if read.seq != self.next {
-            return Err(Halt::Missing { expected: self.next, found: read.seq });
+        let (next, before) = self.accepted.cross(self.next, read.seq);
+        if read.seq != next {
+            return Err(Halt::Missing { expected: next, found: read.seq });
         }
         for claim in &read.pack.claims {
-            self.memory
-                .check(self.lane.topic_id, read.seq, claim.parts())
-                .map_err(|claim| Halt::Claim { seq: read.seq, claim })?;
+            match self.memory.check(self.lane.topic_id, read.seq, claim.parts()) {
+                Err(claim) if !self.accepted.forgives_claims_of(read.seq) => {
+                    return Err(Halt::Claim { seq: read.seq, claim });
+                }
+                _ => {}
+            }
         }
-        let stamp = self.stamp.after(read.append_ms, read.pack.receive_ms);
-        self.window.begin(read.seq, stamp, self.stamp);
+        let before = before.unwrap_or(self.stamp);
+        let follows = || before.after(read.append_ms, read.pack.receive_ms);
+        let stamp = self.accepted.stamp(read.seq).unwrap_or_else(follows);
+        self.window.begin(read.seq, stamp, before);
         Ok(stamp)
     }
 

@@ -9,9 +9,10 @@ use crate::{
     retry::{self, Classified as _, Kind},
     store::{Checkpoint, EpochRow, LaneRow},
     worker::{
+        accepted::Accepted,
         flush::Context,
         halt::Halt,
-        machine::Machine,
+        machine::{Machine, NO_PACK},
         poison::{self, Refusal},
     },
 };
@@ -39,17 +40,21 @@ impl Context {
     pub(super) async fn resume(&self, lane: Lane) -> Result<Resumed, Halt> {
         let rows = self.settled(lane, || self.store.lanes(self.topic())).await?;
         let epochs = self.settled(lane, || self.store.epochs(self.topic())).await?;
+        let remedies = self.settled(lane, || self.store.remedies(self.topic())).await?;
+        let accepted = Accepted::of(lane, &remedies);
         let bounds = self.log_settled(lane, || self.log.bounds(lane.partition)).await?;
         let row = rows.iter().find(|row| row.lane == lane);
-        check(lane, bounds, row, &epochs)?;
+        check(lane, bounds, row, &epochs, &accepted)?;
         let stored = row.and_then(|row| row.stored).map_or(Seq(0), Seq::next);
         let Some(checkpoint) = row.and_then(|row| row.checkpoint.as_ref()) else {
-            let mut machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows);
+            let mut machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows).with(accepted);
             machine.know_letters(self.letters_from(lane, Seq(0)).await?);
+            machine.cross(bounds.start);
             return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
         };
         let from = checkpoint.dedup_from.max(bounds.start);
-        let mut machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
+        let machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
+        let mut machine = machine.with(accepted.clone());
         machine.know_letters(self.letters_from(lane, from).await?);
         let mut at = from;
         while at <= checkpoint.seq {
@@ -60,17 +65,20 @@ impl Context {
             }
             for record in within {
                 at = record.seq.next();
-                if record.seq == checkpoint.seq {
+                if record.seq == checkpoint.seq && checkpoint.pack != NO_PACK {
                     identify(checkpoint, record, &machine)?;
                 }
                 machine.rebuild_from(record)?;
             }
         }
-        // A log whose front was removed since cannot compute the first stamps any more; a whole one must arrive at the same.
-        if from == checkpoint.dedup_from && from <= checkpoint.seq && machine.stamp() != checkpoint.stamp {
+        // A log whose front was removed since cannot compute the first stamps any more, nor one of which packs were given up
+        // after the checkpoint was written; a whole one must arrive at the same.
+        let whole = from == checkpoint.dedup_from && !accepted.is_from_before(checkpoint.seq, checkpoint.stamp);
+        if whole && from <= checkpoint.seq && machine.stamp() != checkpoint.stamp {
             return Err(Halt::Stamp { from, seq: checkpoint.seq });
         }
         machine.resume_at(checkpoint);
+        machine.cross(bounds.start);
         let covered = checkpoint.seq.next();
         Ok(Resumed { machine, covered, leader_epoch: checkpoint.leader_epoch, stored: stored.max(covered) })
     }
@@ -105,13 +113,35 @@ impl Context {
         .await
         .map_err(|error| {
             debug_assert_ne!(error.kind(), Kind::Transient);
-            Halt::Log(error.to_string())
+            self.log.lost().map_or_else(|| Halt::Log(error.to_string()), Halt::Lost)
         })
+    }
+
+    /// What it means for a lane that wants `next` that it cannot go on reading the log.
+    pub(super) async fn broken_off(&self, lane: Lane, next: Seq, error: log::Error) -> Halt {
+        if let Some(why) = self.log.lost() {
+            return Halt::Lost(why);
+        }
+        if !error.gone {
+            return Halt::Log(error.to_string());
+        }
+        match self.log.bounds(lane.partition).await {
+            Ok(Bounds { start, .. }) if start > next => Halt::Gap { start, next },
+            Ok(Bounds { end, .. }) if end < next => Halt::Cut { end, seq: Seq(next.0 - 1) },
+            Ok(_) => Halt::Regrown(error.to_string()),
+            Err(_) => Halt::Log(error.to_string()),
+        }
     }
 }
 
 /// Whether the log can be the one that the store knows.
-fn check(lane: Lane, bounds: Bounds, row: Option<&LaneRow>, epochs: &[EpochRow]) -> Result<(), Halt> {
+pub fn check(
+    lane: Lane,
+    bounds: Bounds,
+    row: Option<&LaneRow>,
+    epochs: &[EpochRow],
+    accepted: &Accepted,
+) -> Result<(), Halt> {
     if !epochs.iter().any(|epoch| epoch.topic_id == lane.topic_id)
         && let Some(other) = epochs.last()
     {
@@ -119,6 +149,7 @@ fn check(lane: Lane, bounds: Bounds, row: Option<&LaneRow>, epochs: &[EpochRow])
     }
     let checkpoint = row.and_then(|row| row.checkpoint.as_ref());
     let next = checkpoint.map_or(Seq(0), |checkpoint| checkpoint.seq.next());
+    let (next, _) = accepted.cross(next, bounds.start);
     if bounds.start > next {
         return Err(Halt::Gap { start: bounds.start, next });
     }
@@ -191,24 +222,37 @@ mod tests {
     #[test]
     fn a_log_that_holds_what_the_checkpoint_names_is_taken() {
         let epochs = [epoch(LANE.topic_id)];
-        assert_eq!(check(LANE, bounds(0, 0), None, &epochs), Ok(()), "a first start");
-        assert_eq!(check(LANE, bounds(0, 10), Some(&row(9, None, Some(9))), &epochs), Ok(()));
-        assert_eq!(check(LANE, bounds(10, 10), Some(&row(9, None, Some(9))), &epochs), Ok(()), "emptied by retention");
-        assert_eq!(check(LANE, bounds(3, 20), Some(&row(9, Some(15), Some(12))), &epochs), Ok(()));
+        assert_eq!(check(LANE, bounds(0, 0), None, &epochs, &Accepted::default()), Ok(()), "a first start");
+        assert_eq!(check(LANE, bounds(0, 10), Some(&row(9, None, Some(9))), &epochs, &Accepted::default()), Ok(()));
+        assert_eq!(
+            check(LANE, bounds(10, 10), Some(&row(9, None, Some(9))), &epochs, &Accepted::default()),
+            Ok(()),
+            "emptied by retention"
+        );
+        assert_eq!(
+            check(LANE, bounds(3, 20), Some(&row(9, Some(15), Some(12))), &epochs, &Accepted::default()),
+            Ok(())
+        );
     }
 
     #[test]
     fn a_log_that_lost_its_front_or_its_end_or_its_identity_halts_the_lane() {
         let epochs = [epoch(LANE.topic_id)];
         let gap = |start, next| Err(Halt::Gap { start: Seq(start), next: Seq(next) });
-        assert_eq!(check(LANE, bounds(1, 5), None, &epochs), gap(1, 0));
-        assert_eq!(check(LANE, bounds(11, 20), Some(&row(9, None, None)), &epochs), gap(11, 10));
+        assert_eq!(check(LANE, bounds(1, 5), None, &epochs, &Accepted::default()), gap(1, 0));
+        assert_eq!(check(LANE, bounds(11, 20), Some(&row(9, None, None)), &epochs, &Accepted::default()), gap(11, 10));
         let cut = |end, seq| Err(Halt::Cut { end: Seq(end), seq: Seq(seq) });
-        assert_eq!(check(LANE, bounds(0, 9), Some(&row(9, None, None)), &epochs), cut(9, 9));
-        assert_eq!(check(LANE, bounds(0, 12), Some(&row(9, Some(12), None)), &epochs), cut(12, 12));
-        assert_eq!(check(LANE, bounds(0, 12), Some(&row(9, None, Some(30))), &epochs), cut(12, 30));
+        assert_eq!(check(LANE, bounds(0, 9), Some(&row(9, None, None)), &epochs, &Accepted::default()), cut(9, 9));
+        assert_eq!(
+            check(LANE, bounds(0, 12), Some(&row(9, Some(12), None)), &epochs, &Accepted::default()),
+            cut(12, 12)
+        );
+        assert_eq!(
+            check(LANE, bounds(0, 12), Some(&row(9, None, Some(30))), &epochs, &Accepted::default()),
+            cut(12, 30)
+        );
         let other = TopicId([2; 16]);
         let recreated = Halt::Recreated { stored: other, found: LANE.topic_id };
-        assert_eq!(check(LANE, bounds(0, 0), None, &[epoch(other)]), Err(recreated));
+        assert_eq!(check(LANE, bounds(0, 0), None, &[epoch(other)], &Accepted::default()), Err(recreated));
     }
 }

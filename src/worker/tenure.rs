@@ -1,5 +1,5 @@
 //! A lane of this process, from its assignment to its end: taken over, run, and taken over again from its checkpoint
-//! whenever the store may have forgotten what was written since. One task a lane.
+//! whenever the store may have forgotten what was written since, or what it has halted for is remedied. One task a lane.
 //!
 //! Rows could be written again from memory, but events cannot, and the log has both: going back to the checkpoint is what a
 //! worker that takes the lane over does, and needs no way of its own.
@@ -9,42 +9,49 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::State,
     flush::Context,
     halt::Halt,
+    halting::Halting,
     lane::{End, Runner},
-    meters::LaneMeters,
 };
 use crate::item::Lane;
 
-/// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop`.
+/// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop` or its remedy.
 pub(super) async fn run(context: Arc<Context>, lane: Lane, stop: CancellationToken) {
     let partition = lane.partition;
-    let halt = loop {
-        context.board.update(partition, |status| *status = Default::default());
-        match run_once(&context, lane, &stop).await {
+    let mut halting = Halting::default();
+    context.board.update(partition, |status| *status = Default::default());
+    loop {
+        match run_once(&context, lane, &mut halting, &stop).await {
             Ok(End::Stopped) => return,
-            Ok(End::Forgotten) => tracing::warn!(partition, "lane goes back to its checkpoint"),
-            Err(halt) => break halt,
+            Ok(End::Forgotten) => {
+                tracing::warn!(partition, "lane goes back to its checkpoint");
+                context.board.update(partition, |status| *status = Default::default());
+            }
+            Err(halt) => {
+                if !halting.wait(&context, lane, halt, &stop).await {
+                    return;
+                }
+            }
         }
-    };
-    tracing::error!(partition, reason = %halt, "lane halted");
-    LaneMeters::new(partition).halted.set(1.0);
-    context.board.update(partition, |status| {
-        status.state = State::Halted;
-        status.reason = Some(halt.to_string());
-    });
-    stop.cancelled().await;
+    }
 }
 
-async fn run_once(context: &Arc<Context>, lane: Lane, stop: &CancellationToken) -> Result<End, Halt> {
+async fn run_once(
+    context: &Arc<Context>,
+    lane: Lane,
+    halting: &mut Halting,
+    stop: &CancellationToken,
+) -> Result<End, Halt> {
     let resuming = async {
         // Before anything is read: what is counted from now on, this run has not replayed.
         let restarts = told(context).await;
         let resumed = context.resume(lane).await?;
-        context.hot.publishes_from(lane, resumed.covered);
+        // What was given up nobody publishes, and what the hot view has of it must go.
+        context.hot.publishes_from(lane, resumed.machine.folds_from());
         let (next, leader_epoch) = (resumed.machine.next(), resumed.leader_epoch);
         let cursor = context.log_settled(lane, || context.log.open(lane.partition, next, leader_epoch)).await?;
+        halting.runs(context, lane).await?;
         Ok::<_, Halt>((restarts, resumed, cursor))
     };
     let (restarts, resumed, cursor) = tokio::select! {

@@ -3,6 +3,7 @@ the process is gone, and comes back with it."""
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,19 @@ def comes_back_with_it(browser):
     check(browser.run("return window.sameDocument"), "the page was loaded again")
 
 
+def shows_halted_lanes_and_what_remedies_them(browser, instance, binary):
+    until("the verdict is HALTED", lambda: text(browser, "#word") == "HALTED")
+    command = "tallymark lanes begin-epoch"
+    until("the reason names the command", lambda: command in text(browser, "#reasons"))
+    shown = browser.run("return [...document.querySelectorAll('#lanes .reason code')].map((code) => code.textContent)")
+    check(command in shown, f"the table does not show the command as one: {shown}")
+    states = browser.run("return [...document.querySelectorAll('#lanes .state')].map((state) => state.textContent)")
+    check(set(states) == {"HALTED"}, f"the lanes are {states}")
+    pictures(browser, "halted")
+    subprocess.run([binary, *command.split()[1:], "--yes", "--admin-url", f"http://{instance.admin}"], check=True)
+    until("the verdict is OK again", lambda: text(browser, "#word") == "OK")
+
+
 def main(binary):
     OUT.mkdir(parents=True, exist_ok=True)
     try:
@@ -175,6 +189,10 @@ def main(binary):
             says_when_the_process_is_gone(browser, instance)
             instance = Instance(binary, data, admin=instance.admin)
             comes_back_with_it(browser)
+            instance.kill()
+            shutil.rmtree(pathlib.Path(data) / "log")
+            instance = Instance(binary, data, admin=instance.admin)
+            shows_halted_lanes_and_what_remedies_them(browser, instance, binary)
         except Failed as failed:
             browser.screenshot(OUT / "failed.png")
             print(f"tests/browser: {failed}\n(see {OUT}/failed.png and {OUT}/server.log)", file=sys.stderr)

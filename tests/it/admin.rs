@@ -16,7 +16,9 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tallymark::{
     admin::{self, Check, Health, Lifecycle, health, overview},
-    lag, metrics,
+    lag,
+    lanes::{self, Desk},
+    metrics,
     metrics::Shape,
     units::Span,
     worker::board::Board,
@@ -51,8 +53,15 @@ fn rig() -> Rig {
         health_timeout: Span::from_millis(100),
         max_streams: 2,
     };
-    let deps = lag::Deps { log: FakeLog::new(2), store: FakeStore::new(), board: Board::default() };
+    let (log, store, board) = (FakeLog::new(2), FakeStore::new(), Board::default());
+    let deps = lag::Deps { log: log.clone(), store: store.clone(), board: board.clone() };
     let (lag_service, lag) = lag::Service::new(lag::Options::default(), deps);
+    let (opened, pins) = (log.clone(), lanes::Pins { shards: 256, dedup_window_us: 1, dedup_max_ids: 1 });
+    let reopen: lanes::Reopen = Arc::new(move || {
+        let log: Arc<dyn tallymark::log::Log> = opened.clone();
+        Box::pin(async move { Ok(log) })
+    });
+    let desk = Desk::new(lanes::Deps { log, store, board, lag: lag.clone(), reopen, pins, alone: false });
     tokio::spawn(lag_service.run(stop.clone()));
     let dependencies: [Arc<Mutex<Mood>>; 3] = Default::default();
     let checks = vec![
@@ -73,6 +82,7 @@ fn rig() -> Rig {
     let shutdown = stop.child_token();
     let state = admin::State {
         lag,
+        lanes: desk,
         health: health.clone(),
         overview,
         metrics: render,

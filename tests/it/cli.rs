@@ -29,7 +29,7 @@ fn parts(output: Output) -> (i32, String, String) {
     (output.status.code().expect("it ended by itself"), text(output.stdout), text(output.stderr))
 }
 
-const COMMANDS: [&[&str]; 15] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["run"],
     &["validate"],
@@ -44,6 +44,10 @@ const COMMANDS: [&[&str]; 15] = [
     &["dead-letters", "list"],
     &["dead-letters", "show"],
     &["dead-letters", "replay"],
+    &["lanes"],
+    &["lanes", "accept-gap"],
+    &["lanes", "accept-claim"],
+    &["lanes", "begin-epoch"],
     &["completions"],
 ];
 
@@ -83,11 +87,12 @@ fn the_documentation_has_every_command_s_help() {
 #[test]
 fn help_lists_the_commands_of_this_build_and_no_others() {
     let (_, out, _) = ended(&["--help"]);
-    for listed in ["run", "schema", "topic", "validate", "config", "send", "get", "lag", "dead-letters", "completions"]
-    {
+    let listed =
+        ["run", "schema", "topic", "validate", "config", "send", "get", "lag", "lanes", "dead-letters", "completions"];
+    for listed in listed {
         assert!(out.contains(&format!("\n  {listed} ")), "{listed}: {out}");
     }
-    for later in ["lanes", "top", "audit", "rollups", "keys"] {
+    for later in ["top", "audit", "rollups", "keys"] {
         assert!(!out.contains(&format!("\n  {later} ")), "{later}: {out}");
         assert_eq!(ended(&[later]).0, 2, "{later}");
     }
@@ -116,6 +121,9 @@ fn wrong_usage_and_wrong_configuration_end_with_2() {
         &["validate", "--no-connect", "--set", "store.shards=0"],
         &["config", "show", "--set", "store.shards=0"],
         &["lag", "--set", "store.shards=0"],
+        &["lanes", "accept"],
+        &["lanes", "accept-gap"],
+        &["lanes", "accept-gap", "3", "20..10"],
     ] {
         let (code, _, err) = ended(arguments);
         assert_eq!(code, 2, "{arguments:?}: {err}");

@@ -5,6 +5,7 @@ mod counters;
 mod dead_letters;
 mod faults;
 mod http;
+mod lanes;
 mod leaving;
 mod load;
 mod offline;

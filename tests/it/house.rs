@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "item.rs",
     "pack.rs",
+    "worker/accepted.rs",
     "worker/stamp.rs",
     "worker/dedup.rs",
     "worker/fold.rs",

@@ -6,6 +6,7 @@ use serde_json::json;
 use tallymark::{
     item::{Lane, Seq, TopicId},
     lag::{Deps, Handle, Options, Service, Snapshot, Status},
+    store::HaltRow,
     units::Span,
     worker::board::{Board, State},
 };
@@ -126,6 +127,40 @@ async fn packs_that_nobody_stores_are_a_stop_and_with_a_worker_a_stall() {
     rig.store.put(rig.log.lane(0), Some(0), None);
     rig.board.update(1, |lane| lane.stored = Seq(1));
     rig.until("OK again", |seen| seen.status == Status::Ok && seen.drain_seconds == Some(0.0)).await;
+}
+
+#[tokio::test]
+async fn a_lane_that_halted_in_another_process_is_halted_here_until_it_is_cleared() {
+    let rig = rig(2, quick());
+    let halt = HaltRow {
+        lane: rig.log.lane(1),
+        kind: "gap".to_owned(),
+        reason: "10 packs are gone".to_owned(),
+        command: None,
+        from: None,
+        to: None,
+        partitions: None,
+        shards: None,
+        worker: "there-7".to_owned(),
+        since_ms: 1,
+    };
+    let former = Lane { topic_id: TopicId([1; 16]), partition: 0 };
+    rig.store.halts.lock().unwrap().extend([HaltRow { lane: former, ..halt.clone() }, halt]);
+    let seen = rig.until("HALTED", |seen| seen.status == Status::Halted).await;
+    assert_eq!(
+        (seen.lanes[0].status, seen.lanes[1].status),
+        (Status::Ok, Status::Halted),
+        "another life is another lane"
+    );
+    assert_eq!(seen.lanes[1].worker.as_deref(), Some("there-7"));
+    assert_eq!(rig.reason(1), "10 packs are gone");
+    // Taken over here, it is known better.
+    rig.board.update(1, |lane| lane.state = State::Running);
+    rig.until("OK", |seen| seen.status == Status::Ok).await;
+    rig.board.remove(1);
+    rig.until("HALTED again", |seen| seen.status == Status::Halted).await;
+    rig.store.halts.lock().unwrap().clear();
+    rig.until("OK again", |seen| seen.status == Status::Ok).await;
 }
 
 #[tokio::test]

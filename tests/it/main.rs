@@ -22,6 +22,7 @@ mod support;
 mod support_lag;
 mod support_letters;
 mod support_query;
+mod support_remedies;
 mod support_scylla;
 mod support_wire;
 mod worker;

@@ -366,3 +366,5 @@ impl Ledger for Lanes {
         not_kept()
     }
 }
+
+crate::support_remedies::no_remedies!(Lanes);

@@ -14,8 +14,8 @@ use tallymark::{
     log::{self, Appended, Bounds, Change, Cursor, Log, Record, Topology},
     retry::Kind,
     store::{
-        self, Checkpoint, EpochRow, EventRow, Events, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice, TotalRow,
-        Totals,
+        self, Checkpoint, EpochRow, EventRow, Events, EventsPage, HaltRow, LaneRow, Ledger, Remedies, RemedyRow,
+        RowName, ShardKey, Slice, TotalRow, Totals,
     },
 };
 use tokio::sync::mpsc;
@@ -143,6 +143,7 @@ impl Log for FakeLog {
 pub struct FakeStore {
     rows: Mutex<BTreeMap<Lane, LaneRow>>,
     epochs: Mutex<Vec<EpochRow>>,
+    pub halts: Mutex<Vec<HaltRow>>,
     mood: Mutex<Mood>,
 }
 
@@ -239,6 +240,29 @@ impl Ledger for FakeStore {
     }
 
     async fn begin_epoch(&self, _: &str, _: &EpochRow) -> Result<(), store::Error> {
+        unreachable!("lag writes nothing")
+    }
+}
+
+#[async_trait]
+impl Remedies for FakeStore {
+    async fn halts(&self, _: &str) -> Result<Vec<HaltRow>, store::Error> {
+        Ok(self.halts.lock().unwrap().clone())
+    }
+
+    async fn write_halt(&self, _: &str, _: &HaltRow) -> Result<(), store::Error> {
+        unreachable!("lag writes nothing")
+    }
+
+    async fn clear_halt(&self, _: &str, _: Lane) -> Result<(), store::Error> {
+        unreachable!("lag writes nothing")
+    }
+
+    async fn remedies(&self, _: &str) -> Result<Vec<RemedyRow>, store::Error> {
+        Ok(Vec::new())
+    }
+
+    async fn record_remedy(&self, _: &str, _: &RemedyRow) -> Result<(), store::Error> {
         unreachable!("lag writes nothing")
     }
 }

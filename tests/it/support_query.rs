@@ -185,6 +185,13 @@ impl World {
         }
     }
 
+    /// How far a lane of that older life came.
+    pub async fn older_lane_stored(&self, partition: u32, seq: u64) -> Lane {
+        let lane = Lane { topic_id: TopicId([2; 16]), partition };
+        self.store.write_stored(TOPIC, lane, Seq(seq), Stamp(1)).await.unwrap();
+        lane
+    }
+
     /// Stores an event.
     pub async fn event(&self, name: &str, subject: Option<&str>, time_ms: i64, id: &str, properties: &'static str) {
         let row = EventRow {

@@ -10,6 +10,7 @@ mod halts;
 mod hot;
 mod log;
 mod packs;
+mod remedies;
 mod restarts;
 mod resume;
 mod store;

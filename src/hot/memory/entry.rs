@@ -196,6 +196,18 @@ impl Entry {
         }
     }
 
+    /// Nobody publishes what lies below `end` in this lane and is pending still: it is forgotten, and the entry is to be loaded.
+    pub(super) fn give_up_below(&mut self, lane: Number, end: u64) {
+        let Ok(at) = self.parts.binary_search_by_key(&lane, |part| part.lane) else { return };
+        let pending = &mut self.parts[at].pending;
+        let below = pending.partition_point(|(seq, _)| *seq < end);
+        if below > 0 {
+            pending.drain(..below);
+            self.pending -= below as u32;
+            self.full = false;
+        }
+    }
+
     /// A load begins: the newest one counts.
     pub(super) fn begin_load(&mut self, token: u64) {
         self.recent = true;

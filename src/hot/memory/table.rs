@@ -81,6 +81,15 @@ impl Table {
         result
     }
 
+    /// Changes every entry.
+    pub(super) fn change_all(&mut self, mut change: impl FnMut(&mut Entry)) {
+        for at in 0..self.slots.len() {
+            if self.slots[at].is_some() {
+                self.change_at(at, &mut change);
+            }
+        }
+    }
+
     fn insert(&mut self, entry: Entry) {
         self.bytes += entry.cost();
         let hash = entry.hash;

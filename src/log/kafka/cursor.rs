@@ -156,8 +156,7 @@ async fn find_out(inner: &Arc<Inner>, partition: u32, next: u64, last: Option<La
         });
         if !same {
             return Err(Error::gone(format!(
-                "partition {partition} was cut at or below {} and has grown again: another record stands there now; \
-                 restore the log, or accept the loss by beginning a new log epoch",
+                "partition {partition} was cut at or below {} and has grown again: another record stands there now",
                 last.seq
             )));
         }

@@ -89,7 +89,7 @@ impl Identity {
             Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 let why = format!(
                     "the topic `{topic}` is gone: it was deleted; restore it, or make a new one with `tallymark topic \
-                     create` and begin a new log epoch, then restart"
+                     create` and begin a new log epoch with `tallymark lanes begin-epoch`"
                 );
                 if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES {
                     self.lose(&why);
@@ -103,7 +103,7 @@ impl Identity {
             let found = TopicId(described.topic_id);
             let why = format!(
                 "the topic `{topic}` was deleted and made anew: it was {topic_id}, it is {found}; begin a new log epoch \
-                 and restart, or point log.url to the old log"
+                 with `tallymark lanes begin-epoch`, or point log.url to the old log"
             );
             self.lose(&why);
             return Err(Error::new(Kind::Fatal, why));
@@ -148,4 +148,4 @@ impl Identity {
 /// Between two looks at least.
 const POKED: Duration = Duration::from_millis(250);
 
-const PARTITIONS_CHANGED: &str = "the topic's partitions have changed; lanes halt at the first pack of the new layout";
+const PARTITIONS_CHANGED: &str = "the topic's partitions have changed; lanes halt at the first pack of the new layout until its epoch is begun: `tallymark lanes begin-epoch`";

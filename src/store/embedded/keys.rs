@@ -111,6 +111,52 @@ pub fn epoch(topic: &str, epoch: Epoch) -> Vec<u8> {
     key
 }
 
+/// What a row of `remedies` is, after its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Note {
+    /// A lane has halted.
+    Halt = 0,
+    /// An operator has decided.
+    Remedy = 1,
+}
+
+/// What all keys of one topic's halts, or remedies, begin with.
+pub fn notes_of(topic: &str, note: Note) -> Vec<u8> {
+    let mut key = Vec::with_capacity(topic.len() + 32);
+    push_text(&mut key, topic);
+    key.push(note as u8);
+    key
+}
+
+/// A lane that has halted.
+pub fn halt(topic: &str, lane: Lane) -> Vec<u8> {
+    let mut key = notes_of(topic, Note::Halt);
+    key.extend_from_slice(&lane.topic_id.0);
+    key.extend_from_slice(&lane.partition.to_be_bytes());
+    key
+}
+
+/// A remedy; they sort by their time.
+pub fn remedy(topic: &str, at_ms: i64, id: [u8; 16]) -> Vec<u8> {
+    let mut key = notes_of(topic, Note::Remedy);
+    push_i64(&mut key, at_ms);
+    key.extend_from_slice(&id);
+    key
+}
+
+/// Reads what follows [`notes_of`] in the key of a halt.
+pub fn read_noted_lane(rest: &[u8]) -> Result<Lane, Damaged> {
+    let mut reader = KeyReader(rest);
+    Ok(Lane { topic_id: TopicId(reader.bytes()?), partition: u32::from_be_bytes(reader.bytes()?) })
+}
+
+/// Reads what follows [`notes_of`] in the key of a remedy.
+pub fn read_noted_remedy(rest: &[u8]) -> Result<(i64, [u8; 16]), Damaged> {
+    let mut reader = KeyReader(rest);
+    Ok((reader.i64()?, reader.bytes()?))
+}
+
 /// The least key that is greater than every key that begins with `prefix`; none when there is no such key.
 pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;

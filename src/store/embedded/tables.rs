@@ -59,12 +59,21 @@ pub enum Table {
     Epochs,
     /// Dead letters, and the packs that have applied their replays.
     Replayed,
+    /// Halted lanes, and what operators have decided.
+    Remedies,
 }
 
 impl Table {
     /// Every table.
-    const ALL: [Self; 6] =
-        [Self::CounterTotals, Self::Events, Self::EventsBySubject, Self::Checkpoints, Self::Epochs, Self::Replayed];
+    const ALL: [Self; 7] = [
+        Self::CounterTotals,
+        Self::Events,
+        Self::EventsBySubject,
+        Self::Checkpoints,
+        Self::Epochs,
+        Self::Replayed,
+        Self::Remedies,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -74,6 +83,7 @@ impl Table {
             Self::Checkpoints => "checkpoints",
             Self::Epochs => "epochs",
             Self::Replayed => "replayed",
+            Self::Remedies => "remedies",
         }
     }
 
@@ -83,7 +93,7 @@ impl Table {
             Self::CounterTotals => 32 << 20,
             Self::Events | Self::EventsBySubject => 16 << 20,
             // A lane's row is overwritten at every flush, and each version is kept until it is written out.
-            Self::Checkpoints | Self::Epochs | Self::Replayed => 1 << 20,
+            Self::Checkpoints | Self::Epochs | Self::Replayed | Self::Remedies => 1 << 20,
         }
     }
 }

@@ -38,7 +38,8 @@ macro_rules! files {
 }
 
 /// The schema, in the order of its versions.
-const FILES: &[File] = files!["01_counters.cql", "02_events.cql", "03_lanes.cql", "04_versions.cql",];
+const FILES: &[File] =
+    files!["01_counters.cql", "02_events.cql", "03_lanes.cql", "04_versions.cql", "05_remedies.cql",];
 /// The table that says which of them a keyspace has.
 const VERSIONS: &str = "schema_versions";
 /// The file that makes it; the files before it are noted when it is there.

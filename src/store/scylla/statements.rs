@@ -83,6 +83,15 @@ statements! {
                       VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
     letters: "SELECT seq, by_topic_id, by_seq, WRITETIME(by_seq) FROM {ks}.replayed \
               WHERE topic = ? AND topic_id = ? AND partition = ? AND seq >= ? AND seq <= ? LIMIT ?",
+    halts: "SELECT topic_id, partition, kind, reason, command, from_seq, to_seq, partitions, shards, worker, since \
+            FROM {ks}.halts WHERE topic = ?",
+    insert_halt: "INSERT INTO {ks}.halts (topic, topic_id, partition, kind, reason, command, from_seq, to_seq, partitions, \
+                  shards, worker, since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    delete_halt: "DELETE FROM {ks}.halts WHERE topic = ? AND topic_id = ? AND partition = ?",
+    remedies: "SELECT at, id, topic_id, kind, partition, from_seq, to_seq, floor, partitions, shards, who, why, says \
+               FROM {ks}.remedies WHERE topic = ?",
+    insert_remedy: "INSERT INTO {ks}.remedies (topic, at, id, topic_id, kind, partition, from_seq, to_seq, floor, partitions, \
+                    shards, who, why, says) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 }
 
 /// What `totals` writes, without the driver's look at each value.

@@ -33,10 +33,14 @@ use self::letters::{
     a_dead_letter_stays_one_and_its_replay_outlives_every_later_word,
     dead_letters_of_a_lane_come_in_order_of_seq_and_by_range,
 };
+use self::remedies::{
+    a_halt_is_what_was_noted_last_until_it_is_cleared, remedies_come_oldest_first_and_stay_as_they_were_recorded,
+};
 use crate::support_scylla;
 
 mod events;
 mod letters;
+mod remedies;
 
 /// A store, and names of its own for whoever asks.
 struct Bed {
@@ -127,6 +131,8 @@ backends! {
     a_dead_letter_stays_one_and_its_replay_outlives_every_later_word,
     dead_letters_of_a_lane_come_in_order_of_seq_and_by_range,
     nothing_asked_for_is_nothing_answered,
+    a_halt_is_what_was_noted_last_until_it_is_cleared,
+    remedies_come_oldest_first_and_stay_as_they_were_recorded,
     generations_stay_as_they_are_while_no_server_starts_again,
 }
 

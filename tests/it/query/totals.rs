@@ -225,6 +225,25 @@ async fn receipts_that_are_not_ours_are_refused() {
 }
 
 #[tokio::test]
+async fn a_receipt_of_an_earlier_life_of_the_topic_still_says_what_was_stored() {
+    let world = World::new().await;
+    world.count("c", &[], 1).await;
+    world.older_life("c", 30).await;
+    let former = world.older_lane_stored(1, 5).await;
+    let receipt = |seq| Receipt { topic_id: former.topic_id, packs: vec![(1, Seq(seq))] };
+    for (seq, stored) in [(5, true), (6, false)] {
+        let body = world.ok(&format!("/v1/receipts/{}", receipt(seq))).await;
+        assert_eq!(body["stored"], stored, "{seq}");
+    }
+    world.flush().await;
+    assert_eq!(world.ok(&format!("/v1/counters/c?at_least={}", receipt(5))).await["total"], 31);
+    let lost = format!("/v1/counters/c?at_least={}&timeout=20ms", receipt(6));
+    assert_eq!(world.refused(&lost).await, (504, "timeout".into()));
+    let beyond = Receipt { topic_id: former.topic_id, packs: vec![(77, Seq(0))] };
+    assert_eq!(world.refused(&format!("/v1/receipts/{beyond}")).await, (400, "malformed".into()));
+}
+
+#[tokio::test]
 async fn a_receipt_says_which_lanes_have_stored_it() {
     let world = World::new().await;
     let mut packs = vec![world.count("a", &[], 1).await.packs[0]];

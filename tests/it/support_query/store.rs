@@ -175,3 +175,5 @@ impl Ledger for MemoryStore {
         })
     }
 }
+
+crate::support_remedies::no_remedies!(MemoryStore);

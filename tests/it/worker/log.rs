@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ pub struct Scripted {
     inner: Arc<dyn Log>,
     topology: Topology,
     bounds: Mutex<Option<Bounds>>,
+    front: Arc<AtomicU64>,
     reads: Arc<Reads>,
     progress: Mutex<Vec<(u32, Seq, Seq)>>,
 }
@@ -33,7 +34,8 @@ struct Reads {
 impl Scripted {
     pub fn over(inner: Arc<dyn Log>) -> Self {
         let topology = inner.topology().clone();
-        Self { inner, topology, bounds: Mutex::default(), reads: Arc::default(), progress: Mutex::default() }
+        let (bounds, front, reads, progress) = Default::default();
+        Self { inner, topology, bounds, front, reads, progress }
     }
 
     /// The same records under the identity of another life of the topic.
@@ -45,6 +47,15 @@ impl Scripted {
     /// Says these bounds from now on.
     pub fn set_bounds(&self, start: u64, end: u64) {
         *self.bounds.lock().unwrap() = Some(Bounds { start: Seq(start), end: Seq(end) });
+    }
+
+    /// Every partition has lost its packs below this one.
+    pub fn remove_before(&self, start: u64) {
+        self.front.store(start, Ordering::SeqCst);
+    }
+
+    fn look(&self, from: Seq) -> Result<(), Error> {
+        if from.0 < self.front.load(Ordering::SeqCst) { Err(Error::gone("it was removed")) } else { Ok(()) }
     }
 
     /// The next so many reads of a cursor fail.
@@ -82,17 +93,22 @@ impl Log for Scripted {
         let told = *self.bounds.lock().unwrap();
         match told {
             Some(bounds) => Ok(bounds),
-            None => self.inner.bounds(partition).await,
+            None => {
+                let Bounds { start, end } = self.inner.bounds(partition).await?;
+                Ok(Bounds { start: start.max(Seq(self.front.load(Ordering::SeqCst))), end })
+            }
         }
     }
 
     async fn read(&self, partition: u32, from: Seq, max_bytes: usize) -> Result<Vec<Record>, Error> {
+        self.look(from)?;
         self.inner.read(partition, from, max_bytes).await
     }
 
     async fn open(&self, partition: u32, from: Seq, leader_epoch: Option<i32>) -> Result<Box<dyn Cursor>, Error> {
+        self.look(from)?;
         let inner = self.inner.open(partition, from, leader_epoch).await?;
-        Ok(Box::new(ScriptedCursor { inner, reads: self.reads.clone() }))
+        Ok(Box::new(ScriptedCursor { inner, at: from, front: self.front.clone(), reads: self.reads.clone() }))
     }
 
     async fn join(&self) -> Result<mpsc::Receiver<Change>, Error> {
@@ -115,6 +131,8 @@ impl Log for Scripted {
 
 struct ScriptedCursor {
     inner: Box<dyn Cursor>,
+    at: Seq,
+    front: Arc<AtomicU64>,
     reads: Arc<Reads>,
 }
 
@@ -126,6 +144,11 @@ impl Cursor for ScriptedCursor {
         if self.reads.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail).is_ok() {
             return Err(Error::new(Kind::Transient, "this read was told to fail"));
         }
-        self.inner.next().await
+        if self.at.0 < self.front.load(Ordering::SeqCst) {
+            return Err(Error::gone("it was removed"));
+        }
+        let records = self.inner.next().await?;
+        self.at = records.last().map_or(self.at, |record| record.seq.next());
+        Ok(records)
     }
 }

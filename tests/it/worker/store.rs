@@ -294,3 +294,5 @@ impl Faulty {
         self.inner.write_totals(key, &[row]).await.unwrap();
     }
 }
+
+crate::support_remedies::remedies_of!(Faulty, inner);

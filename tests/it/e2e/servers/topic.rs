@@ -1,16 +1,12 @@
 //! The topic is another than before, while the program runs: made anew, or with more partitions than its epoch.
 
 use serde_json::{Value, json};
-use tallymark::{
-    item::Epoch,
-    store::{EpochRow, Ledger as _, scylla::Scylla},
-};
 
 use super::super::{
     place::Place,
-    process::{Server, block_on, post_whole, wait_until},
+    process::{Server, block_on, output, post_whole, tallymark, wait_until},
 };
-use crate::{kafka::support::Topic, stack, support_scylla};
+use crate::{kafka::support::Topic, stack};
 
 /// The topic of a place, for what an operator does to it with other tools.
 fn topic_of(place: &Place) -> Topic {
@@ -74,6 +70,45 @@ fn a_topic_that_was_made_anew_halts_its_lanes_and_ends_intake_and_both_say_what_
     worker.kill();
     wait_until("its lanes halt too", || halted(&later).len() == 4);
     assert!(halted(&later).iter().all(|why| why.contains("recreated") && why.contains("begin a new log epoch")));
+
+    // An ingest knows of it from the store alone, and so does whoever asks log and store themselves.
+    let (code, said, _) = place.command(&["lanes", "--admin-listen", "127.0.0.1:0"]);
+    assert!(code == 4 && said.contains("\n  tallymark lanes begin-epoch\n"), "{code}: {said}");
+    let (code, said, why) = remedy(&later, &["begin-epoch"]);
+    assert_eq!(code, 2, "nobody can be asked: {said}{why}");
+    assert!(
+        said.contains("Kept: what was stored of the old topic still counts.") && why.contains("--yes"),
+        "{said}{why}"
+    );
+    assert_eq!(remedy(&later, &["begin-epoch", "--dry-run"]).0, 0);
+    assert_eq!(halted(&later).len(), 4, "nothing was done yet");
+    let (code, said, why) = remedy(&later, &["begin-epoch", "--yes", "--why", "the topic was deleted by mistake"]);
+    assert_eq!(code, 0, "{said}{why}");
+
+    // Nothing is restarted by hand: the worker's lanes begin, and the ingest opens the new topic by itself.
+    wait_until("the lanes go on", || halted(&later).is_empty());
+    let mut last = None;
+    wait_until("the ingest takes items again", || {
+        last = post_whole(&url, &items("anew")).map(|answer| answer.status);
+        last == Some(202)
+    });
+    wait_until("old and new count together", || ingest.stored("c") == Some(80));
+    later.settle_well();
+    assert_eq!(ingest.get("/v1/counters/c").1["total"], 80, "the hot view, too");
+    let (code, records, _) = remedy(&later, &["--records", "--json"]);
+    let records: Value = serde_json::from_str(&records).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(
+        (&records[0]["kind"], &records[0]["why"]),
+        (&json!("epoch"), &json!("the topic was deleted by mistake"))
+    );
+    let (code, said, _) = remedy(&later, &["begin-epoch", "--yes"]);
+    assert!(code == 0 && said.contains("there is nothing to do"), "{code}: {said}");
+}
+
+/// `tallymark lanes …` of a running process.
+fn remedy(server: &Server, words: &[&str]) -> (i32, String, String) {
+    output(&mut tallymark(&[&["lanes"], words, &["--admin-url", &server.admin]].concat()))
 }
 
 #[test]
@@ -104,7 +139,7 @@ fn partitions_that_were_added_stop_nothing_until_somebody_uses_them_without_an_e
     assert_eq!(post_whole(&format!("{}/v1/increments", later.url), &items("new layout")).unwrap().status, 202);
     wait_until("lanes halt", || !halted(&worker).is_empty());
     for why in halted(&worker) {
-        assert!(why.contains("6 partitions") && why.contains("begin that epoch"), "{why}");
+        assert!(why.contains("6 partitions") && why.contains("`tallymark lanes begin-epoch`"), "{why}");
     }
     assert_eq!(worker.lag_check().0, 4);
     wait_until("the lanes that were added are shown as well", || {
@@ -114,21 +149,67 @@ fn partitions_that_were_added_stop_nothing_until_somebody_uses_them_without_an_e
     assert_eq!(post_whole(&url, &items("old layout again")).unwrap().status, 202);
     assert_eq!(ingest.get("/v1/counters/c?consistency=stored").1["stale"], true);
 
-    // The epoch is begun, and a worker started anew goes on.
-    block_on(begin_epoch(&place, 6));
-    worker.kill();
-    let worker = place.start("worker");
+    // The epoch is begun, and the lanes go on where they are.
+    let (code, said, _) = remedy(&worker, &[]);
+    assert!(code == 4 && said.contains("\n  tallymark lanes begin-epoch\n"), "{code}: {said}");
+    let (code, said, why) = remedy(&worker, &["begin-epoch", "--yes"]);
+    assert!(code == 0 && said.contains("the epoch of 6 partitions (256 shards) begins"), "{said}{why}");
+    wait_until("the lanes go on", || halted(&worker).is_empty());
     later.settle_well();
     assert_eq!(later.stored("c"), Some(160));
-    assert_eq!(halted(&worker), Vec::<String>::new());
+    assert_eq!(later.get("/v1/counters/c").1["total"], 160);
+    assert_eq!(remedy(&worker, &[]).0, 0);
+    // Packs of both layouts go on side by side.
+    assert_eq!(post_whole(&url, &items("old, once more")).unwrap().status, 202);
+    assert_eq!(post_whole(&format!("{}/v1/increments", later.url), &items("new, once more")).unwrap().status, 202);
+    wait_until("both count", || later.stored("c") == Some(240));
 }
 
-/// The epoch of a new layout, as an operator begins it.
-async fn begin_epoch(place: &Place, partitions: u32) {
-    let servers = support_scylla::servers(&support_scylla::url(&place.keyspace));
-    let store = Scylla::open(&servers, &support_scylla::options()).await.unwrap();
-    let former = store.epochs(&place.topic).await.unwrap().pop().unwrap();
-    let epoch = Epoch::of(former.topic_id, partitions, former.shards);
-    let row = EpochRow { epoch, partitions, created_ms: former.created_ms + 1, ..former };
-    store.begin_epoch(&place.topic, &row).await.unwrap();
+#[test]
+fn records_that_were_deleted_past_the_checkpoint_halt_their_lane_until_the_loss_is_accepted() {
+    let place = Place::new().made();
+    let topic = topic_of(&place);
+    let (ingest, worker) = (place.start("ingest"), place.start("worker"));
+    let url = format!("{}/v1/increments", ingest.url);
+    assert_eq!(post_whole(&url, &items("stored")).unwrap().status, 202);
+    ingest.settle_well();
+    assert!(worker.stop().success());
+    // While nobody runs the lanes, the log loses what they need next; in one lane only.
+    assert_eq!(post_whole(&url, &items("lost in one lane")).unwrap().status, 202);
+    assert_eq!(post_whole(&url, &items("kept")).unwrap().status, 202);
+    let lag = |server: &Server| server.get_admin("/api/v1/lag").1["lanes"].clone();
+    wait_until("all of it is seen", || {
+        lag(&ingest)
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|lane| lane["end"].as_u64() > lane["stored"].as_u64().map(|seq| seq + 2))
+    });
+    let stored = lag(&ingest)[1]["stored"].as_i64().unwrap();
+    block_on(topic.remove_before(1, stored + 2));
+
+    let worker = place.start("worker");
+    wait_until("one lane has halted, and the others go on", || {
+        let lanes = lag(&worker);
+        let lanes = lanes.as_array().unwrap();
+        halted(&worker).len() == 1 && lanes.iter().filter(|lane| lane["lag_packs"] == 0).count() == 3
+    });
+    let (code, said, _) = remedy(&worker, &[]);
+    let command = said.lines().last().unwrap().trim().to_owned();
+    // From the checkpoint on, which trails what is stored.
+    let (begins, ends) = ("tallymark lanes accept-gap 1 ", format!("..{}", stored + 2));
+    assert!(code == 4 && command.starts_with(begins) && command.ends_with(&ends), "{said}");
+    // The ingest, where no lane runs, shows the same, and takes the command.
+    wait_until("the ingest shows it", || lag(&ingest)[1]["status"] == "HALTED");
+    assert_eq!(ingest.lag_check().0, 4);
+    let words: Vec<&str> = command.split(' ').skip(2).collect();
+    let (code, said, why) = remedy(&ingest, &[&words[..], &["--yes"]].concat());
+    assert!(code == 0 && said.contains("Lost: 1 pack"), "{said}{why}");
+    worker.settle_well();
+    assert_eq!(remedy(&worker, &[]).0, 0);
+    // What one pack of one lane carried is missing, and nothing else.
+    let lost = 120 - ingest.stored("c").unwrap();
+    assert!((1..40).contains(&lost), "{lost}");
+    assert_eq!(post_whole(&url, &items("after")).unwrap().status, 202);
+    wait_until("it goes on", || ingest.stored("c") == Some(160 - lost));
 }
