@@ -7,10 +7,12 @@
 //! `ingest` fills a pack column by column; `worker` walks it. Frozen records of every version stand in
 //! `tests/fixtures/` and must be readable for ever.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use prost::Message;
 
-use crate::item::{Grains, ItemId, KEY_SEPARATOR, PackId, Seq, TopicId};
+use crate::item::{Grains, ItemId, KEY_SEPARATOR, PackId, Seq, SeriesRef, TopicId};
 
 mod wire;
 
@@ -84,6 +86,15 @@ impl Pack {
         if let Some(increments) = &self.increments {
             increments.check()?;
         }
+        let mut corrected = HashSet::new();
+        for correction in &self.corrections {
+            let series = SeriesRef::from_key(&correction.key);
+            let series = series.ok_or(Error::Inconsistent("a correction's key is not namespace, counter and tags"))?;
+            require(!correction.counter || series.tags.is_empty(), "a whole counter has no tags")?;
+            require(correction.total.len() <= 16, "a correction's total takes more than 128 bits")?;
+            let row = (&correction.key, correction.counter, correction.grain_ms, correction.bucket_ms);
+            require(corrected.insert(row), "a row is corrected twice")?;
+        }
         for event in &self.events {
             require(
                 !event.namespace.is_empty() && !event.name.is_empty() && !event.id.is_empty(),
@@ -91,6 +102,22 @@ impl Pack {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Correction {
+    /// Sets a series' row, or the whole counter's, to what the lane's log below `as_of` gives it.
+    pub fn of_total(key: Bytes, counter: bool, as_of: Seq, total: i128) -> Self {
+        let total = Bytes::copy_from_slice(&total.to_be_bytes());
+        Self { key, counter, as_of: as_of.0, total, ..Self::default() }
+    }
+
+    /// The total that it sets; `None` when it is another kind of correction.
+    pub fn total(&self) -> Option<i128> {
+        let first = self.total.first().filter(|_| self.amount.is_empty())?;
+        let mut total = [if first & 0x80 == 0 { 0 } else { 0xff }; 16];
+        total[16 - self.total.len()..].copy_from_slice(&self.total);
+        Some(i128::from_be_bytes(total))
     }
 }
 

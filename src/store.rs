@@ -28,11 +28,13 @@ use crate::{
     units::Span,
 };
 
+mod counted;
 pub mod embedded;
 mod letters;
 pub mod memory;
 pub mod scylla;
 
+pub use counted::Counted;
 pub use letters::{LetterRow, Letters, Replayed};
 
 /// What `store.datacenter` is while nobody names one.
@@ -179,6 +181,8 @@ pub struct Checkpoint {
     pub dedup_stamp: Stamp,
     /// The highest base that was read beyond the lane's position and not met again in the log yet.
     pub unmet_base: Option<Seq>,
+    /// What the lane has counted up to `seq`.
+    pub counted: Counted,
 }
 
 /// What the store knows of a lane.

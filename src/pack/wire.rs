@@ -125,7 +125,7 @@ pub struct Observations {
     pub times: Vec<i64>,
 }
 
-/// A repair of one row. Laid out in version 1; no lane applies it yet.
+/// A repair of one row.
 #[derive(Clone, PartialEq, Message)]
 #[expect(missing_docs, reason = "documented field by field in schemas/pack.proto")]
 pub struct Correction {
@@ -137,6 +137,12 @@ pub struct Correction {
     pub bucket_ms: i64,
     #[prost(bytes = "bytes", tag = "4")]
     pub amount: Bytes,
+    #[prost(bool, tag = "5")]
+    pub counter: bool,
+    #[prost(uint64, tag = "6")]
+    pub as_of: u64,
+    #[prost(bytes = "bytes", tag = "7")]
+    pub total: Bytes,
 }
 
 /// A removal of a tenant's, a series' or a subject's data. Laid out in version 1; no lane applies it yet.

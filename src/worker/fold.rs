@@ -20,10 +20,11 @@ use crate::{
     worker::index::Index,
 };
 
+mod corrections;
 mod rows;
 
-pub use rows::{Named, Taken};
-use rows::{Row, RowId};
+use rows::Row;
+pub use rows::{Named, RowId, Taken};
 
 /// What a fold needs read before a pack can be folded.
 #[derive(Debug, Default, PartialEq, Eq)]

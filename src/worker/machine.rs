@@ -15,17 +15,18 @@ use crate::{
     item::{Coordinates, IdScope, Lane, Namespace, PackId, Seq, Stamp},
     log::{Class, Record},
     pack::{self, Pack},
-    store::{Checkpoint, EpochRow, EventRow, Replayed},
+    store::{Checkpoint, Counted, EpochRow, EventRow, Replayed},
     worker::{
         claims::Memory,
         dedup::Window,
-        fold::{Fold, Missing, Taken, Target},
+        fold::{Fold, Missing, RowId, Taken, Target},
         halt::Halt,
         poison::{self, Poison, Refusal},
         replays::Replays,
     },
 };
 
+mod corrections;
 mod letters;
 #[cfg(test)]
 mod tests;
@@ -58,11 +59,11 @@ impl Read {
         })?;
         let unsupported = [
             (pack.observations.is_some(), "observations"),
-            (!pack.corrections.is_empty(), "corrections"),
             (!pack.erasures.is_empty(), "erasures"),
             (pack.control.is_some(), "control settings"),
         ];
-        if let Some((_, what)) = unsupported.into_iter().find(|(carried, _)| *carried) {
+        let unsupported = unsupported.into_iter().find(|(carried, _)| *carried).map(|(_, what)| what);
+        if let Some(what) = unsupported.or_else(|| corrections::unsupported(&pack)) {
             return Err(Halt::Unsupported { seq, what }.into());
         }
         if let Some(event) = pack.events.iter().find(|event| Namespace::parse(&event.namespace).is_err()) {
@@ -85,7 +86,8 @@ impl Read {
 
     /// How many series it names.
     pub fn series(&self) -> usize {
-        self.pack.increments.as_ref().map_or(0, |increments| increments.key_lengths.len())
+        let named = self.pack.increments.as_ref().map_or(0, |increments| increments.key_lengths.len());
+        named + self.pack.corrections.len()
     }
 
     /// The pack's own id.
@@ -131,8 +133,11 @@ pub struct Machine {
     /// Records that are dead letters for good; the newest of them.
     letters: BTreeSet<Seq>,
     replays: Replays,
+    counted: Counted,
     targets: Vec<Target>,
     sums: Vec<(i128, u32)>,
+    /// The rows of the corrections that are prepared.
+    corrected: Vec<RowId>,
 }
 
 impl Machine {
@@ -156,8 +161,10 @@ impl Machine {
             carried_unmet: None,
             letters: BTreeSet::new(),
             replays: Replays::default(),
+            counted: Counted::since(next),
             targets: Vec::new(),
             sums: Vec::new(),
+            corrected: Vec::new(),
         }
     }
 
@@ -180,6 +187,7 @@ impl Machine {
             leader_epoch: checkpoint.leader_epoch,
         });
         self.carried_unmet = checkpoint.unmet_base;
+        self.counted = checkpoint.counted;
     }
 
     /// Resolves the pack's series; what is missing must be read and installed, and the pack prepared again.
@@ -193,9 +201,16 @@ impl Machine {
             partitions: *partitions,
             shards: *shards,
         })?;
-        let Some(increments) = increments else { return Ok(Missing::default()) };
-        let keys = increments.dictionary().map(|entry| entry.key);
-        self.fold.prepare(epoch, keys, &mut self.targets).map_err(|_| Poison::misplaced().into())
+        let misplaced = |_| Refusal::from(Poison::misplaced());
+        let mut missing = match increments {
+            None => Missing::default(),
+            Some(increments) => {
+                let keys = increments.dictionary().map(|entry| entry.key);
+                self.fold.prepare(epoch, keys, &mut self.targets).map_err(misplaced)?
+            }
+        };
+        self.prepare_corrections(epoch, read, &mut missing).map_err(misplaced)?;
+        Ok(missing)
     }
 
     /// The rows, for installing what was missing; every base goes through `meet`.
@@ -225,6 +240,7 @@ impl Machine {
         }
         let pack = &read.pack;
         let mut applied = Applied { items: pack.items(), duplicates: 0 };
+        let mut amount = 0;
         let is_replayed = self.is_replayed_before(read);
         if self.window.note(&pack.pack_id().0) || is_replayed {
             // The record, or the replay, stands twice in the log: the second one only counts as seen.
@@ -235,18 +251,21 @@ impl Machine {
                 self.fold.add(*target, read.seq, stamp, 0, 0);
             }
         } else {
-            self.fold_increments(read, stamp, &mut applied);
+            amount = self.fold_increments(read, stamp, &mut applied);
             self.take_events(read, stamp, &mut applied);
             if let Some(at) = read.replayed {
                 self.replays.apply(at, Replayed { topic_id: self.lane.topic_id, seq: read.seq, stamp });
             }
+            self.apply_corrections(read, stamp);
         }
+        self.counted.add((applied.items - applied.duplicates) as u64, applied.duplicates as u64, amount);
         self.end(read, stamp);
         Ok(applied)
     }
 
-    fn fold_increments(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) {
-        let Some(increments) = &read.pack.increments else { return };
+    /// Folds what is no duplicate, and answers its sum.
+    fn fold_increments(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) -> i128 {
+        let Some(increments) = &read.pack.increments else { return 0 };
         self.sums.clear();
         self.sums.resize(self.targets.len(), (0, 0));
         let mut fold = |series: u32, amount: i64| {
@@ -263,6 +282,7 @@ impl Machine {
         for (target, (sum, items)) in self.targets.iter().zip(&self.sums) {
             self.fold.add(*target, read.seq, stamp, *sum, *items);
         }
+        self.sums.iter().fold(0, |all: i128, (sum, _)| all.wrapping_add(*sum))
     }
 
     fn take_events(&mut self, read: &Read, stamp: Stamp, applied: &mut Applied) {
@@ -339,6 +359,7 @@ impl Machine {
             dedup_from: begins.map_or(last.seq.next(), |begins| begins.from),
             dedup_stamp: begins.map_or(last.stamp, |begins| begins.stamp),
             unmet_base: self.highest_unmet(),
+            counted: self.counted,
         })
     }
 
@@ -368,6 +389,11 @@ impl Machine {
     /// The rows, for eviction.
     pub fn fold_mut(&mut self) -> &mut Fold {
         &mut self.fold
+    }
+
+    /// What it has counted.
+    pub fn counted(&self) -> &Counted {
+        &self.counted
     }
 
     /// The dedup window.

@@ -8,7 +8,7 @@
 use crate::{
     item::{Coordinates, Lane, Namespace, PackId, Seq, SeriesRef, Shard, TopicId, series_hash},
     log::Class,
-    pack::Pack,
+    pack::{Correction, Pack},
     worker::halt::Halt,
 };
 
@@ -86,7 +86,6 @@ pub fn check_replay(at: Coordinates, lane: Lane, seq: Seq) -> Result<(), Poison>
 /// Whether every series belongs into this partition by the pack's own counts: what the fold finds when it resolves them,
 /// for whoever does not fold.
 pub fn check_placement(pack: &Pack, partition: u32) -> Result<(), Poison> {
-    let Some(increments) = &pack.increments else { return Ok(()) };
     let is_here = |shard: Shard| shard.partition(pack.partitions) == partition;
     let fits = |key: &[u8]| {
         let namespace = SeriesRef::from_key(key).map(|series| Namespace::parse(series.namespace));
@@ -94,5 +93,11 @@ pub fn check_placement(pack: &Pack, partition: u32) -> Result<(), Poison> {
             && is_here(Shard::reserved(partition))
             && is_here(Shard::of(series_hash(key), pack.shards))
     };
-    if increments.dictionary().all(|entry| fits(entry.key)) { Ok(()) } else { Err(Poison::misplaced()) }
+    let counted = pack.increments.iter().all(|increments| increments.dictionary().all(|entry| fits(entry.key)));
+    // A whole counter's row is in its lane's reserved shard, wherever its untagged series is.
+    let is_corrected = |correction: &Correction| match correction.counter {
+        true => SeriesRef::from_key(&correction.key).is_some_and(|of| Namespace::parse(of.namespace).is_ok()),
+        false => fits(&correction.key),
+    };
+    if counted && pack.corrections.iter().all(is_corrected) { Ok(()) } else { Err(Poison::misplaced()) }
 }

@@ -153,7 +153,10 @@ fn identify(checkpoint: &Checkpoint, record: &Record, machine: &Machine) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::item::{Epoch, PackId, TopicId};
+    use crate::{
+        item::{Epoch, PackId, TopicId},
+        store::Counted,
+    };
 
     const LANE: Lane = Lane { topic_id: TopicId([1; 16]), partition: 0 };
 
@@ -180,6 +183,7 @@ mod tests {
             dedup_from: Seq(0),
             dedup_stamp: Stamp(0),
             unmet_base: unmet.map(Seq),
+            counted: Counted::since(Seq(0)),
         };
         LaneRow { lane: LANE, checkpoint: Some(checkpoint), stored: stored.map(Seq) }
     }

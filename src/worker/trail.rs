@@ -60,7 +60,10 @@ impl Trail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::item::{Lane, PackId, Seq, Stamp, TopicId};
+    use crate::{
+        item::{Lane, PackId, Seq, Stamp, TopicId},
+        store::Counted,
+    };
     use proptest::prelude::*;
 
     fn mark(seq: u64) -> Checkpoint {
@@ -73,6 +76,7 @@ mod tests {
             dedup_from: Seq(0),
             dedup_stamp: Stamp(0),
             unmet_base: None,
+            counted: Counted::since(Seq(0)),
         }
     }
 

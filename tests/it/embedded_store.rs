@@ -14,8 +14,8 @@ use tallymark::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
     retry::Kind,
     store::{
-        Checkpoint, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Ledger, Options, RowName, ShardKey, Slice,
-        TotalRow, Totals, embedded::Embedded,
+        Checkpoint, Counted, EpochRow, Error, EventRow, Events, EventsBy, EventsPage, Ledger, Options, RowName,
+        ShardKey, Slice, TotalRow, Totals, embedded::Embedded,
     },
 };
 
@@ -59,6 +59,7 @@ fn checkpoint(seq: u64) -> Checkpoint {
         dedup_from: Seq(0),
         dedup_stamp: Stamp(0),
         unmet_base: None,
+        counted: Counted::since(Seq(0)),
     }
 }
 

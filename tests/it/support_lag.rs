@@ -14,8 +14,8 @@ use tallymark::{
     log::{self, Appended, Bounds, Change, Cursor, Log, Record, Topology},
     retry::Kind,
     store::{
-        self, Checkpoint, EpochRow, EventRow, Events, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice, TotalRow,
-        Totals,
+        self, Checkpoint, Counted, EpochRow, EventRow, Events, EventsPage, LaneRow, Ledger, RowName, ShardKey, Slice,
+        TotalRow, Totals,
     },
 };
 use tokio::sync::mpsc;
@@ -166,6 +166,7 @@ impl FakeStore {
             dedup_from: Seq(0),
             dedup_stamp: Stamp(0),
             unmet_base: None,
+            counted: Counted::since(Seq(0)),
         });
         self.rows.lock().unwrap().insert(lane, LaneRow { lane, checkpoint, stored: stored.map(Seq) });
     }

@@ -9,11 +9,13 @@ use bytes::Bytes;
 
 use crate::{
     item::{Lane, PackId, Seq, Stamp, TopicId},
-    store::{Checkpoint, EpochRow, EventRow, Replayed, TotalRow},
+    store::{Checkpoint, Counted, EpochRow, EventRow, Replayed, TotalRow},
 };
 
 /// The version of every value that is written.
 const VERSION: u8 = 1;
+/// The flag of a checkpoint that carries control totals.
+const COUNTED: u8 = 4;
 
 /// What is wrong with bytes that this program did not write like that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,13 +106,16 @@ pub fn checkpoint(row: &Checkpoint) -> Vec<u8> {
     out.extend_from_slice(&row.pack.0);
     push_count(&mut out, row.dedup_from.0);
     out.extend_from_slice(&row.dedup_stamp.0.to_le_bytes());
-    out.push(u8::from(row.leader_epoch.is_some()) | u8::from(row.unmet_base.is_some()) << 1);
+    out.push(u8::from(row.leader_epoch.is_some()) | u8::from(row.unmet_base.is_some()) << 1 | COUNTED);
     if let Some(leader_epoch) = row.leader_epoch {
         out.extend_from_slice(&leader_epoch.to_le_bytes());
     }
     if let Some(base) = row.unmet_base {
         push_count(&mut out, base.0);
     }
+    let Counted { since, items, duplicates, amount } = row.counted;
+    [since.0, items, duplicates].into_iter().for_each(|count| push_count(&mut out, count));
+    out.extend_from_slice(&amount.to_le_bytes());
     out
 }
 
@@ -125,7 +130,17 @@ pub fn read_checkpoint(lane: Lane, value: &[u8]) -> Result<Checkpoint, Damaged> 
     let [flags] = reader.bytes()?;
     let leader_epoch = if flags & 1 == 0 { None } else { Some(i32::from_le_bytes(reader.bytes()?)) };
     let unmet_base = if flags & 2 == 0 { None } else { Some(Seq(reader.count()?)) };
-    Ok(Checkpoint { lane, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base })
+    let counted = match flags & COUNTED {
+        // Before checkpoints carried control totals: they are counted from the next record on.
+        0 => Counted::since(seq.next()),
+        _ => Counted {
+            since: Seq(reader.count()?),
+            items: reader.count()?,
+            duplicates: reader.count()?,
+            amount: i128::from_le_bytes(reader.bytes()?),
+        },
+    };
+    Ok(Checkpoint { lane, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, counted })
 }
 
 /// The value of a lane's `stored` seq.
@@ -272,6 +287,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_checkpoint_that_was_written_before_control_totals_is_read_and_they_begin_after_it() {
+        let lane = Lane { topic_id: TopicId([0; 16]), partition: 0 };
+        let mut old = Vec::new();
+        begin(&mut old, Stamp(9));
+        push_count(&mut old, 300);
+        old.extend_from_slice(&[7; 16]);
+        push_count(&mut old, 5);
+        old.extend_from_slice(&8_i64.to_le_bytes());
+        old.push(2);
+        push_count(&mut old, 301);
+        let read = read_checkpoint(lane, &old).unwrap();
+        assert_eq!((read.seq, read.unmet_base, read.counted), (Seq(300), Some(Seq(301)), Counted::since(Seq(301))));
+    }
+
     proptest! {
         #[test]
         fn totals_read_back(number: i128, shift in 0..128u32, seq: u64, at: i64) {
@@ -283,12 +313,13 @@ mod tests {
         #[test]
         fn checkpoints_and_epochs_read_back(
             numbers: [u64; 4], stamps: [i64; 3], counts: [u32; 3], ids: [u8; 16],
-            leader_epoch: Option<i32>, unmet: Option<u64>, cluster_id: String,
+            leader_epoch: Option<i32>, unmet: Option<u64>, cluster_id: String, amount: i128,
         ) {
             let lane = Lane { topic_id: TopicId(ids), partition: counts[0] };
             let row = Checkpoint {
                 lane, seq: Seq(numbers[0]), leader_epoch, pack: PackId(ids), stamp: Stamp(stamps[0]),
                 dedup_from: Seq(numbers[1]), dedup_stamp: Stamp(stamps[1]), unmet_base: unmet.map(Seq),
+                counted: Counted { since: Seq(numbers[3]), items: numbers[1], duplicates: numbers[2], amount },
             };
             prop_assert_eq!(read_checkpoint(lane, &checkpoint(&row)), Ok(row));
             let value = stored(Seq(numbers[2]), Stamp(stamps[2]));

@@ -4,15 +4,18 @@
 //! looks first, and its write timestamp falls with its age, so that of two that are begun at once the older one stays,
 //! whole.
 
-use scylla::{response::PagingState, value::CqlTimestamp};
+use scylla::{
+    response::PagingState,
+    value::{CqlTimestamp, CqlVarintBorrowed},
+};
 
 use crate::{
     item::{Epoch, Lane, PackId, Seq, Stamp, TopicId},
     retry::Kind,
-    store::{Checkpoint, EpochRow, Error, LaneRow},
+    store::{Checkpoint, Counted, EpochRow, Error, LaneRow},
 };
 
-use super::{Scylla, fault, timestamp};
+use super::{Scylla, fault, timestamp, totals};
 
 /// Every lane of a topic.
 pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
@@ -27,6 +30,10 @@ pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
         Option<i64>,
         Option<i64>,
         Option<i64>,
+        Option<i64>,
+        Option<i64>,
+        Option<i64>,
+        Option<CqlVarintBorrowed<'r>>,
     );
     let mut lanes = Vec::new();
     let mut next = Some(PagingState::start());
@@ -34,14 +41,17 @@ pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
         let (page, later) = store.page(&store.statements.lanes, &(topic,), from).await?;
         next = later;
         for row in page.rows::<Row<'_>>().map_err(fault::damaged)? {
-            let (topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored) =
-                row.map_err(fault::damaged)?;
+            let row = row.map_err(fault::damaged)?;
+            let (topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored, ..) =
+                row;
+            let (.., since, items, duplicates, amount) = row;
             let partition = u32::try_from(partition).map_err(fault::damaged)?;
             let lane = Lane { topic_id: TopicId(array(topic_id)?), partition };
             let checkpoint = match seq {
                 None => None,
                 Some(seq) => Some(Checkpoint {
                     lane,
+                    counted: counted(Seq(seq.cast_unsigned()), since, items, duplicates, amount)?,
                     seq: Seq(seq.cast_unsigned()),
                     leader_epoch,
                     pack: PackId(array(there(pack, "pack")?)?),
@@ -57,9 +67,29 @@ pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
     Ok(lanes)
 }
 
+/// What a checkpoint at `seq` has counted; one that was written before they did counts from the next record on.
+fn counted(
+    seq: Seq,
+    since: Option<i64>,
+    items: Option<i64>,
+    duplicates: Option<i64>,
+    amount: Option<CqlVarintBorrowed<'_>>,
+) -> Result<Counted, Error> {
+    let Some(since) = since else { return Ok(Counted::since(seq.next())) };
+    let amount = there(amount, "counted_amount")?;
+    Ok(Counted {
+        since: Seq(since.cast_unsigned()),
+        items: there(items, "counted_items")?.cast_unsigned(),
+        duplicates: there(duplicates, "counted_duplicates")?.cast_unsigned(),
+        amount: totals::number(amount.as_signed_bytes_be_slice())
+            .ok_or_else(|| fault::damaged("counted_amount takes more than 128 bits"))?,
+    })
+}
+
 /// Moves a lane's checkpoint. What it lacks is null: one row a lane, written over and over, leaves no tombstones behind.
 pub async fn write_checkpoint(store: &Scylla, topic: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let lane = checkpoint.lane;
+    let (lane, counted) = (checkpoint.lane, checkpoint.counted);
+    let amount = counted.amount.to_be_bytes();
     let values = (
         topic,
         &lane.topic_id.0[..],
@@ -71,6 +101,10 @@ pub async fn write_checkpoint(store: &Scylla, topic: &str, checkpoint: &Checkpoi
         checkpoint.dedup_from.0.cast_signed(),
         checkpoint.dedup_stamp.0,
         checkpoint.unmet_base.map(|base| base.0.cast_signed()),
+        counted.since.0.cast_signed(),
+        counted.items.cast_signed(),
+        counted.duplicates.cast_signed(),
+        CqlVarintBorrowed::from_signed_bytes_be_slice(&amount[totals::spare(&amount)..]),
         timestamp(checkpoint.stamp),
     );
     store.run(&store.statements.insert_checkpoint, values).await

@@ -38,17 +38,23 @@ macro_rules! files {
 }
 
 /// The schema, in the order of its versions.
-const FILES: &[File] = files!["01_counters.cql", "02_events.cql", "03_lanes.cql", "04_versions.cql",];
+const FILES: &[File] =
+    files!["01_counters.cql", "02_events.cql", "03_lanes.cql", "04_versions.cql", "07_control_totals.cql",];
 /// The table that says which of them a keyspace has.
 const VERSIONS: &str = "schema_versions";
 /// The file that makes it; the files before it are noted when it is there.
 const VERSIONS_SINCE: i32 = 4;
 
 /// The version of the schema that this program works with.
-pub const VERSION: i32 = {
-    assert!(FILES.len() < 100, "file names have two digits");
-    FILES.len() as i32
-};
+pub const VERSION: i32 = FILES[FILES.len() - 1].version();
+
+impl File {
+    /// The version that the schema has after it: the two digits that its name begins with.
+    const fn version(&self) -> i32 {
+        let name = self.name.as_bytes();
+        ((name[0] - b'0') * 10 + name[1] - b'0') as i32
+    }
+}
 
 /// What an apply has done, or would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,9 +73,9 @@ pub struct Applied {
 pub fn print(keyspace: &str, options: &Options) -> String {
     let keyspace = format!("\"{keyspace}\"");
     let mut text = format!("{};\n\nUSE {keyspace};\n", create_keyspace(&keyspace, options));
-    for (version, file) in (1..).zip(FILES) {
+    for file in FILES {
         text.push_str(&format!("\n-- schemas/scylla/{}\n{}\n", file.name, file.text.trim_end()));
-        for noted in noted_after(version) {
+        for noted in noted_after(file.version()) {
             text.push_str(&format!("{};\n", note(&keyspace, noted)));
         }
     }
@@ -105,14 +111,21 @@ pub async fn apply(servers: &Servers, options: &Options, dry_run: bool) -> Resul
         );
         return Err(Error::new(Kind::Permanent, message));
     }
-    for (version, file) in (1..).zip(FILES).skip_while(|(version, _)| *version <= applied.from) {
-        let qualify =
-            |statement: String| statement.replacen("IF NOT EXISTS ", &format!("IF NOT EXISTS {keyspace}."), 1);
+    for file in FILES.iter().filter(|file| file.version() > applied.from) {
+        let qualify = |statement: String| match added_column(&statement) {
+            Some(_) => statement.replacen(ADD.0, &format!("{}{keyspace}.", ADD.0), 1),
+            None => statement.replacen("IF NOT EXISTS ", &format!("IF NOT EXISTS {keyspace}."), 1),
+        };
         applied.statements.extend(statements(file.text).into_iter().map(qualify));
-        applied.statements.extend(noted_after(version).map(|version| note(&keyspace, version)));
+        applied.statements.extend(noted_after(file.version()).map(|version| note(&keyspace, version)));
     }
     if !dry_run {
         for statement in &applied.statements {
+            if let Some((table, column)) = added_column(statement)
+                && has_column(&session, servers, table, column).await?
+            {
+                continue;
+            }
             session.query_unpaged(statement.as_str(), ()).await.map_err(|error| {
                 let mut error = fault::told(error);
                 let first = statement.lines().next().unwrap_or_default();
@@ -123,6 +136,23 @@ pub async fn apply(servers: &Servers, options: &Options, dry_run: bool) -> Resul
         }
     }
     Ok(applied)
+}
+
+/// What a statement that adds a column begins with, and what it has between its table and its column.
+const ADD: (&str, &str) = ("ALTER TABLE ", " ADD ");
+
+/// The table and the column that a statement adds. Neither server has an `IF NOT EXISTS` for it that the other takes, so
+/// whoever applies it looks first.
+fn added_column(statement: &str) -> Option<(&str, &str)> {
+    let (table, column) = statement.strip_prefix(ADD.0)?.split_once(ADD.1)?;
+    Some((table.rsplit('.').next().unwrap_or(table), column.split(' ').next().unwrap_or(column)))
+}
+
+async fn has_column(session: &Session, servers: &Servers, table: &str, column: &str) -> Result<bool, Error> {
+    const COLUMN: &str = "SELECT column_name FROM system_schema.columns \
+                          WHERE keyspace_name = ? AND table_name = ? AND column_name = ?";
+    let rows = session.query_unpaged(COLUMN, (servers.path.as_str(), table, column)).await.map_err(fault::told)?;
+    Ok(rows.into_rows_result().map_err(fault::damaged)?.rows_num() > 0)
 }
 
 /// Checks that the tables are there and not older than this program.
@@ -244,7 +274,8 @@ fn noted_after(version: i32) -> std::ops::RangeInclusive<i32> {
 }
 
 fn note(keyspace: &str, version: i32) -> String {
-    let name = FILES[version as usize - 1].name;
+    let file = FILES.iter().find(|file| file.version() == version);
+    let name = file.expect("only files' versions are noted").name;
     format!(
         "INSERT INTO {keyspace}.{VERSIONS} (part, version, file, program, applied) \
          VALUES ('tallymark', {version}, '{name}', 'tallymark {}', toTimestamp(now()))",
@@ -263,9 +294,10 @@ mod tests {
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         there.sort();
         assert_eq!(there, FILES.iter().map(|file| file.name).collect::<Vec<_>>());
-        for (version, file) in (1..).zip(FILES) {
-            assert!(file.name.starts_with(&format!("{version:02}_")), "{}", file.name);
+        for file in FILES {
+            assert!(file.name.starts_with(&format!("{:02}_", file.version())), "{}", file.name);
         }
+        assert!(FILES.is_sorted_by(|a, b| a.version() < b.version()));
         assert!(FILES[VERSIONS_SINCE as usize - 1].text.contains(&format!("CREATE TABLE IF NOT EXISTS {VERSIONS} (")));
     }
 
@@ -273,7 +305,9 @@ mod tests {
     fn every_statement_may_be_repeated() {
         for file in FILES {
             for statement in statements(file.text) {
-                assert!(statement.contains("IF NOT EXISTS "), "{}: {statement}", file.name);
+                // One column each: an apply that was cut short goes on at the next one.
+                let adds_one = added_column(&statement).is_some() && !statement.contains([',', '(']);
+                assert!(statement.contains("IF NOT EXISTS ") || adds_one, "{}: {statement}", file.name);
             }
         }
     }
@@ -283,9 +317,10 @@ mod tests {
         let options = Options { replication: 5, ..Options::default() };
         let printed = print("tally", &options);
         assert!(printed.contains(r#"CREATE KEYSPACE IF NOT EXISTS "tally" WITH replication = {'class': 'NetworkTopologyStrategy', 'replication_factor': 5};"#), "{printed}");
-        for (version, file) in (1..).zip(FILES) {
+        for file in FILES {
             assert!(printed.contains(file.text.trim_end()), "{}", file.name);
-            assert!(printed.contains(&format!("VALUES ('tallymark', {version}, '{}'", file.name)), "{printed}");
+            let noted = format!("VALUES ('tallymark', {}, '{}'", file.version(), file.name);
+            assert!(printed.contains(&noted), "{printed}");
         }
         let here = Options { datacenter: "dc'1".to_owned(), ..options };
         assert!(print("tally", &here).contains("'dc''1': 5"));

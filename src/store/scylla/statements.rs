@@ -67,11 +67,12 @@ statements! {
     events_by_subject: "SELECT time, id, name, properties, received, WRITETIME(received) FROM {ks}.events_by_subject \
                         WHERE namespace = ? AND subject = ? AND month = ? \
                         AND (time, id) >= (?, ?) AND (time, id) < (?, ?) LIMIT ?",
-    lanes: "SELECT topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored \
-            FROM {ks}.checkpoints WHERE topic = ?",
+    lanes: "SELECT topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored, \
+            counted_since, counted_items, counted_duplicates, counted_amount FROM {ks}.checkpoints WHERE topic = ?",
     insert_checkpoint: "INSERT INTO {ks}.checkpoints (topic, topic_id, partition, \
-                        seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base) \
-                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+                        seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, \
+                        counted_since, counted_items, counted_duplicates, counted_amount) \
+                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
     insert_stored: "INSERT INTO {ks}.checkpoints (topic, topic_id, partition, stored) VALUES (?, ?, ?, ?) USING TIMESTAMP ?",
     epochs: "SELECT epoch, topic_id, cluster_id, partitions, shards, dedup_window, dedup_max_ids, created \
              FROM {ks}.epochs WHERE topic = ?",

@@ -121,13 +121,13 @@ fn push_row(key: &ShardKey, row: &TotalRow, writer: &mut RowWriter) -> Result<()
 
 /// How many leading bytes of a number say nothing that its next one does not say, too: `varint` is two's complement in as
 /// few bytes as hold it.
-fn spare(number: &[u8; 16]) -> usize {
+pub(super) fn spare(number: &[u8; 16]) -> usize {
     let sign = if number[0] & 0x80 == 0 { 0 } else { 0xff };
     number.windows(2).take_while(|pair| pair[0] == sign && (pair[0] ^ pair[1]) & 0x80 == 0).count()
 }
 
 /// The number that these bytes of a `varint` are; others may have written it in more bytes than it takes.
-fn number(bytes: &[u8]) -> Option<i128> {
+pub(super) fn number(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.first()? & 0x80 != 0;
     let fill = if negative { 0xff } else { 0 };
     let kept = bytes.len().min(16);

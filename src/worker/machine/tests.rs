@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, btree_map::Entry};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+mod corrections;
+
 use super::*;
 use crate::{
     item::{Epoch, SeriesRef, Shard, TopicId, series_hash},
@@ -157,9 +159,10 @@ fn encode(seq: u64, receive_ms: i64, items: &[Item]) -> Bytes {
 
 type Rows = BTreeMap<(ShardKey, RowName), TotalRow>;
 
-/// What the rows must be: the definition, literally.
-fn expected(script: &Script, records: &[Record]) -> Rows {
+/// What the rows and the control totals must be: the definition, literally.
+fn expected(script: &Script, records: &[Record]) -> (Rows, Counted) {
     let mut rows = Rows::new();
+    let mut counted = Counted::since(Seq(0));
     let mut notes: Vec<([u8; 16], i64)> = Vec::new();
     let mut stamp = 0i64;
     let mut replayed = HashSet::new();
@@ -181,13 +184,17 @@ fn expected(script: &Script, records: &[Record]) -> Rows {
             replayed.insert(at.seq);
         }
         let whole = twice || again;
-        let increments = pack.increments.unwrap();
+        // Corrections are no items.
+        let Some(increments) = pack.increments else { continue };
         let keys: Vec<_> = increments.dictionary().map(|entry| entry.key.to_vec()).collect();
         for item in increments.iter() {
             let seen = item.id.is_some_and(|id| note(id.0));
             if seen || whole {
+                counted.duplicates += 1;
                 continue;
             }
+            counted.items += 1;
+            counted.amount += i128::from(item.amount);
             let key = &keys[item.series as usize];
             let series = SeriesRef::from_key(key).unwrap();
             let names = [(Shard::of(series_hash(key), SHARDS), series.tags), (Shard::reserved(0), "")];
@@ -202,7 +209,7 @@ fn expected(script: &Script, records: &[Record]) -> Rows {
             }
         }
     }
-    rows
+    (rows, counted)
 }
 
 /// A store that keeps the stamp rule, and writes that are still on their way from a worker that is gone.
@@ -212,7 +219,8 @@ struct World {
     checkpoint: Option<Checkpoint>,
     replayed: BTreeMap<Coordinates, Replayed>,
     late: Vec<Write>,
-    stamps: HashMap<Seq, Stamp>,
+    /// What each seq has computed.
+    computed: HashMap<Seq, (Stamp, Counted)>,
 }
 
 /// A write of a flush.
@@ -284,8 +292,9 @@ impl World {
                 machine.bury(record).unwrap();
             }
         }
-        let stamp = *self.stamps.entry(record.seq).or_insert(machine.stamp());
-        assert_eq!(stamp, machine.stamp(), "every replay computes the same stamp");
+        let computed = (machine.stamp(), *machine.counted());
+        let before = *self.computed.entry(record.seq).or_insert(computed);
+        assert_eq!(before, computed, "every replay computes the same stamp and the same control totals");
     }
 
     fn load(&self, machine: &mut Machine, read: &Read, slice_rows: usize) -> Result<(), Refusal> {
@@ -404,7 +413,9 @@ proptest! {
         for write in std::mem::take(&mut world.late) {
             world.arrive(write);
         }
-        prop_assert_eq!(&world.rows, &expected(&script, &records));
+        let (rows, counted) = expected(&script, &records);
+        prop_assert_eq!(&world.rows, &rows);
+        prop_assert_eq!(machine.counted(), &counted);
         prop_assert_eq!(machine.highest_unmet(), None);
     }
 }

@@ -20,8 +20,8 @@ use proptest::{
 use tallymark::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
     store::{
-        Checkpoint, EpochRow, EventsBy, EventsPage, LaneRow, Options, RowName, ShardKey, Slice, Store, TotalRow,
-        embedded::Embedded, memory::Memory,
+        Checkpoint, Counted, EpochRow, EventsBy, EventsPage, LaneRow, Options, RowName, ShardKey, Slice, Store,
+        TotalRow, embedded::Embedded, memory::Memory,
     },
 };
 
@@ -334,6 +334,12 @@ fn checkpoint(lane: Lane, seq: u64, stamp: i64) -> Checkpoint {
         dedup_from: Seq(seq / 2),
         dedup_stamp: Stamp(stamp / 2),
         unmet_base: seq.is_multiple_of(3).then_some(Seq(seq + 5)),
+        counted: Counted {
+            since: Seq(seq / 5),
+            items: u64::MAX - seq,
+            duplicates: seq,
+            amount: i128::MIN >> (seq * 7 % 128),
+        },
     }
 }
 

@@ -7,8 +7,8 @@ use scylla::value::{CqlTimestamp, CqlVarint};
 use tallymark::{
     item::{Epoch, Lane, Namespace, PackId, Seq, Shard, Stamp, TopicId},
     store::{
-        Checkpoint, EpochRow, EventRow, Events as _, EventsBy, EventsPage, Ledger as _, RowName, ShardKey, Slice,
-        TotalRow, Totals as _, scylla::Scylla,
+        Checkpoint, Counted, EpochRow, EventRow, Events as _, EventsBy, EventsPage, Ledger as _, RowName, ShardKey,
+        Slice, TotalRow, Totals as _, scylla::Scylla,
     },
 };
 
@@ -58,6 +58,7 @@ async fn plain_cql_reads_what_the_backend_has_written() {
         dedup_from: Seq(0),
         dedup_stamp: Stamp(0),
         unmet_base: None,
+        counted: Counted::since(Seq(0)),
     };
     store.write_checkpoint("tallymark.packs", &checkpoint).await.unwrap();
     store.write_stored("tallymark.packs", lane, Seq(44), Stamp(1_003)).await.unwrap();

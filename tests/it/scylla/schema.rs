@@ -88,11 +88,11 @@ async fn a_start_names_tables_that_are_missing_or_older_and_the_command_that_mak
     keyspace.run(&format!("DELETE FROM {{ks}}.schema_versions WHERE part = 'tallymark' AND version = {last}")).await;
     let older = refusal(&keyspace).await;
     assert_eq!(older.kind, Kind::Fatal);
-    let versions = [format!("version {}", last - 1), format!("needs {last}")];
-    assert!(versions.iter().all(|version| older.message.contains(version)), "{older}");
-    assert!(older.message.contains(&command), "{older}");
+    assert!(older.message.contains(&format!("needs {last}")) && older.message.contains(&command), "{older}");
     let applied = schema::apply(&keyspace.servers, &options(), false).await.unwrap();
-    assert_eq!((applied.from, applied.to), (last - 1, last));
+    // Its columns are there: an apply that was cut short goes on.
+    assert!(applied.from < last && applied.to == last && !applied.statements.is_empty(), "{applied:?}");
+    assert!(older.message.contains(&format!("version {}", applied.from)), "{older}");
     Scylla::open(&keyspace.servers, &options()).await.unwrap();
 
     keyspace.run("DROP TABLE {ks}.counter_totals").await;
