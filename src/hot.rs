@@ -170,6 +170,23 @@ pub trait HotView: Send + Sync + 'static {
     /// Reads entries, in the order of `keys`.
     async fn read(&self, keys: &[HotKey]) -> Result<Vec<View>, Error>;
 
+    /// The lane's base in each of these entries, and the seq that it is as of; `None` where there is none. For an audit:
+    /// a view that keeps none says so of all.
+    async fn bases(&self, _lane: Lane, keys: &[HotKey]) -> Result<Vec<Option<(i128, Seq)>>, Error> {
+        Ok(vec![None; keys.len()])
+    }
+
+    /// Entries that publishes of this lane have met since it was asked last, and that claim to know packs far above what was
+    /// published: nobody's publish will ever reach them if the log has no such packs. A bounded number, each with what it claims.
+    fn doubtful(&self, _lane: Lane) -> Vec<(HotKey, Seq)> {
+        Vec::new()
+    }
+
+    /// Forgets entries, whole: whoever asks for them loads them again.
+    async fn forget(&self, _keys: &[HotKey]) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Begins to load an entry: from now on publishes reach it.
     async fn begin_load(&self, key: &HotKey) -> Result<Token, Error>;
 

@@ -131,6 +131,15 @@ impl HotView for Memory {
         Ok(keys.iter().map(read).collect())
     }
 
+    async fn bases(&self, lane: Lane, keys: &[HotKey]) -> Result<Vec<Option<(i128, Seq)>>, Error> {
+        let lane = self.lanes.number(lane);
+        let base = |key| {
+            let name = self.name(key);
+            self.table(&name).change(&name, |entry| entry.base(lane)).flatten()
+        };
+        Ok(keys.iter().map(base).collect())
+    }
+
     async fn begin_load(&self, key: &HotKey) -> Result<Token, Error> {
         let token = self.last_token.fetch_add(1, Ordering::Relaxed) + 1;
         let name = self.name(key);

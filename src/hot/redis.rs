@@ -57,6 +57,8 @@ pub struct Redis {
     marks: Marks,
     /// Entries that hold as many deltas as they may: how many adds pass before they are looked at again, by the key's hash.
     over: Mutex<HashMap<u64, u32>>,
+    /// By lane: entries that claim to know packs far above what was published.
+    doubtful: Mutex<HashMap<String, Vec<(HotKey, Seq)>>>,
     timeout: Duration,
     ttl: Duration,
     max_pending: usize,
@@ -102,6 +104,7 @@ impl Redis {
             names: Names::new(&options.prefix),
             marks: Marks::default(),
             over: Mutex::default(),
+            doubtful: Mutex::default(),
             timeout: options.timeout.0,
             ttl: options.ttl.0,
             max_pending: options.max_pending,
@@ -179,6 +182,18 @@ impl HotView for Redis {
 
     async fn read(&self, keys: &[HotKey]) -> Result<Vec<View>, Error> {
         patiently(self.views(keys)).await
+    }
+
+    async fn bases(&self, lane: Lane, keys: &[HotKey]) -> Result<Vec<Option<(i128, Seq)>>, Error> {
+        patiently(self.bases_of(&lane_name(lane), keys)).await
+    }
+
+    fn doubtful(&self, lane: Lane) -> Vec<(HotKey, Seq)> {
+        self.take_doubtful(&lane_name(lane))
+    }
+
+    async fn forget(&self, keys: &[HotKey]) -> Result<(), Error> {
+        patiently(self.delete(keys)).await
     }
 
     async fn begin_load(&self, key: &HotKey) -> Result<Token, Error> {

@@ -296,12 +296,38 @@ impl Context {
             }
         }
         owed.append(&mut put_off);
+        self.forget_impossible(lane).await;
         if owed.is_empty()
             && let Err(error) = self.hot.published(lane, mark.seq).await
         {
             tracing::warn!(partition = lane.partition, error = %error, "hot view failed, publish is owed");
         }
         owed
+    }
+
+    /// Forgets entries that claim to know packs which the log does not have: no publish would ever reach them. What they have
+    /// above it somebody else has written; what the log's end has just been, no acknowledged pack is above.
+    async fn forget_impossible(&self, lane: Lane) {
+        let mut doubtful = self.hot.doubtful(lane);
+        if doubtful.is_empty() {
+            return;
+        }
+        // Without an answer they are met again at their next publish.
+        let Ok(bounds) = self.log.bounds(lane.partition).await else { return };
+        doubtful.retain(|(_, at)| *at >= bounds.end);
+        let keys: Vec<_> = doubtful.into_iter().map(|(key, _)| key).collect();
+        match self.hot.forget(&keys).await {
+            Ok(()) if keys.is_empty() => {}
+            Ok(()) => {
+                tracing::warn!(
+                    partition = lane.partition,
+                    entries = keys.len(),
+                    "entries of the hot view named packs that the log does not have, and were forgotten"
+                );
+                self.meters.drift.increment(keys.len() as u64);
+            }
+            Err(error) => tracing::warn!(partition = lane.partition, error = %error, "hot view failed"),
+        }
     }
 
     async fn publish_chunk(&self, lane: Lane, mark: &Checkpoint, chunk: &[Named]) -> Result<(), hot::Error> {

@@ -6,7 +6,10 @@
 use smallvec::SmallVec;
 
 use super::lanes::{Lanes, Number};
-use crate::hot::{HotKind, View};
+use crate::{
+    hot::{HotKind, View},
+    item::Seq,
+};
 
 /// A 128-bit sum that is aligned to 8 bytes only: entries are many.
 #[derive(Clone, Copy, Default)]
@@ -194,6 +197,12 @@ impl Entry {
                 self.load = None;
             }
         }
+    }
+
+    /// The lane's base and the seq that it is as of.
+    pub(super) fn base(&self, lane: Number) -> Option<(i128, Seq)> {
+        let part = self.parts.iter().find(|part| part.lane == lane)?;
+        Some((part.base.get(), Seq(part.covered.checked_sub(1)?)))
     }
 
     /// A load begins: the newest one counts.

@@ -45,7 +45,7 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
 }
 
 /// `total@seq`
-fn base(text: &[u8]) -> Option<(i128, u64)> {
+pub(super) fn base(text: &[u8]) -> Option<(i128, u64)> {
     let at = text.iter().rposition(|byte| *byte == b'@')?;
     Some((number(&text[..at])?, number(&text[at + 1..])?))
 }
@@ -113,6 +113,15 @@ impl<'a> Entry<'a> {
     /// One past the lane's base.
     pub(super) fn covered(&self, lane: &[u8]) -> u64 {
         self.parts.iter().find(|part| part.lane == lane).map_or(0, |part| part.covered)
+    }
+
+    /// The highest seq of the lane that it names.
+    pub(super) fn highest(&self, lane: &[u8]) -> u64 {
+        let part = self.parts.iter().find(|part| part.lane == lane);
+        part.map_or(0, |part| {
+            let named = part.covered.max(part.left_out).saturating_sub(1);
+            part.pending.iter().fold(named, |high, (seq, _)| high.max(*seq))
+        })
     }
 
     /// Whether it claimed another total of the lane, over every seq below `end`, than this; nothing is claimed of a lane

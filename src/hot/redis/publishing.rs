@@ -1,18 +1,21 @@
 //! Publishing: a lane's bases, and how far its publishes are through.
 
+use std::sync::PoisonError;
+
 use redis::Value;
 
 use super::{
     Redis,
-    entry::Entry,
+    entry::{Entry, base as read_base},
     fault::Failure,
     loading::a_word,
     names::{Command, slot},
+    node::bytes_of,
     reading::fields,
     scripts::Which,
 };
 use crate::{
-    hot::{Base, Error, Published},
+    hot::{Base, Error, HotKey, Published},
     item::Seq,
 };
 
@@ -20,6 +23,11 @@ use crate::{
 const CALL: usize = 16;
 /// One call: its slot, and its entries with their keys.
 type Call<'a> = (u16, Vec<(Vec<u8>, &'a Base)>);
+
+/// So far above what is published packs may well be that ingest has just shown; a claim that is not is overtaken soon.
+const FAR: u64 = 10_000;
+/// Entries of a lane that are doubted at a time.
+const MOST_DOUBTFUL: usize = 1_000;
 
 /// Entries that are on their way at a time.
 const ON_THE_WAY: usize = 2048;
@@ -79,12 +87,45 @@ impl Redis {
         if *wrote == Value::Int(0) {
             return;
         }
+        if let Some((_, at)) = bytes_of(wrote).and_then(read_base) {
+            self.doubt(lane, seq, base, at);
+            return;
+        }
         published.written += 1;
-        let Some(entry) = Entry::read(fields(wrote)) else { return };
+        let Some(entry) = Entry::read(fields(wrote)) else {
+            // Somebody has written into it what is not ours: nobody can read it as long as that is there.
+            self.doubt(lane, seq, base, u64::MAX);
+            return;
+        };
+        self.doubt(lane, seq, base, entry.highest(lane.as_bytes()));
         let lost = self.marks.lost().iter().any(|(lost, end)| lost == lane && entry.covered(lane.as_bytes()) < *end);
         let claimed = !lost && entry.is_full(run, self.marks.generation().as_deref());
         let differs = entry.differs(lane.as_bytes(), seq.next().0, base.total, self.marks.reached(lane));
         published.drifted += usize::from(claimed && differs);
+    }
+
+    /// Remembers an entry that claims to know packs of the lane far above this seq.
+    fn doubt(&self, lane: &str, seq: Seq, base: &Base, at: u64) {
+        if at > seq.0.saturating_add(FAR) {
+            let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_lane = doubtful.entry(lane.to_owned()).or_default();
+            if of_lane.len() < MOST_DOUBTFUL {
+                of_lane.push((base.key.clone(), Seq(at)));
+            }
+        }
+    }
+
+    pub(super) fn take_doubtful(&self, lane: &str) -> Vec<(HotKey, Seq)> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).remove(lane).unwrap_or_default()
+    }
+
+    pub(super) async fn delete(&self, keys: &[HotKey]) -> Result<(), Error> {
+        let commands = keys.iter().map(|key| Command::on("DEL", &self.names.entry(key), 0)).collect();
+        for answer in self.servers.run(commands).await {
+            let (_, link) = answer?;
+            link.wrote();
+        }
+        Ok(())
     }
 
     pub(super) async fn note_published(&self, lane: &str, seq: Seq) -> Result<(), Error> {

@@ -6,14 +6,17 @@ use redis::Value;
 
 use super::{
     Redis,
-    entry::Entry,
+    entry::{Entry, base},
     fault::{Failure, Fault},
     marks::Said,
     names::Command,
     node::bytes_of,
     servers::Answer,
 };
-use crate::hot::{Error, HotKey, HotKind, View};
+use crate::{
+    hot::{Error, HotKey, HotKind, View},
+    item::Seq,
+};
 
 /// The fields of a hash as `HGETALL` answers them.
 pub(super) fn fields(value: &Value) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -115,6 +118,22 @@ impl Redis {
             }
         }
         Ok(())
+    }
+
+    /// The lane's base in each of these entries, as it stands there: whether the entry counts is another question.
+    pub(super) async fn bases_of(&self, lane: &str, keys: &[HotKey]) -> Result<Vec<Option<(i128, Seq)>>, Error> {
+        let field = format!("b:{lane}");
+        let ask = |key: &HotKey| {
+            let mut command = Command::on("HGET", &self.names.entry(key), 1);
+            command.cmd.arg(&field);
+            command
+        };
+        let answers = self.servers.run(keys.iter().map(ask).collect()).await;
+        let read = |answer: Answer| {
+            let (value, _) = answer?;
+            Ok(bytes_of(&value).and_then(base).map(|(total, seq)| (total, Seq(seq))))
+        };
+        answers.into_iter().map(read).collect()
     }
 
     /// A series that was not announced has no entry that counts: whoever loads it will announce it, and read what is stored

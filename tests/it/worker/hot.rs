@@ -1,5 +1,7 @@
 //! The hot view beside a running lane: what ingest added is replaced by what is stored, and never counted twice.
 
+mod garbled;
+
 use std::{
     sync::{
         Arc, Mutex,

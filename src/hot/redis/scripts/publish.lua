@@ -1,7 +1,7 @@
 -- Sets a lane's base in entries that exist, if it is higher, and drops the pending deltas that it covers.
 -- KEYS: entries. ARGV: lane, seq, then for each entry its total and its time to live in milliseconds.
--- Answers for each entry: 0 when there was nothing to write; 1 when it was written; and when it was written and is full,
--- its fields as they were, by which the caller sees whether it had told the truth.
+-- Answers for each entry: 0 when it is not there; 1 when it was written; when it was written and is full, its fields as they
+-- were, by which the caller sees whether it had told the truth; and its base when that is as high already.
 -- Totals are opaque here (a number of this language is exact to 2^53 only); seqs are compared as numbers.
 local lane, seq = ARGV[1], tonumber(ARGV[2])
 local base, left = 'b:' .. lane, 's:' .. lane
@@ -29,6 +29,8 @@ for at, key in ipairs(KEYS) do
     if held < seq then
       redis.call('HSET', key, base, ARGV[1 + 2 * at] .. '@' .. ARGV[2])
       answer = full and fields or 1
+    else
+      answer = redis.call('HGET', key, base)
     end
     for from = 1, #covered, 1000 do
       redis.call('HDEL', key, unpack(covered, from, math.min(from + 999, #covered)))
