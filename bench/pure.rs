@@ -17,7 +17,7 @@ use tallymark::{
     ingest::{Batch, Framing, Kind, Limits, Options, Parser},
     item::{Epoch, IdScope, Lane, PackId, Seq, Stamp, TopicId, event_hash, series_hash},
     pack,
-    store::{Checkpoint, EpochRow},
+    store::{Checkpoint, Counted, EpochRow},
     worker::{dedup::Window, fold::Fold, trail::Trail},
 };
 use workload::{Random, Zipf};
@@ -214,6 +214,7 @@ fn trail(criterion: &mut Criterion) {
         dedup_from: Seq(0),
         dedup_stamp: Stamp(0),
         unmet_base: None,
+        counted: Counted::since(Seq(0)),
     };
     let (mut trail, mut now_ms) = (Trail::new(30_000), 0);
     criterion.bench_function("trail: a mark in, and whether one is due", |bencher| {

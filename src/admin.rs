@@ -1,4 +1,5 @@
-//! The admin port: what operators and their tools look at. Nothing here changes anything but a replay of dead letters.
+//! The admin port: what operators and their tools look at. Nothing here changes anything but a replay of dead letters and a repair
+//! (`audit`), which append to the log.
 //!
 //! `/` is the dashboard (three embedded files, no framework, nothing from elsewhere), `/health/livez` and
 //! `/health/readyz` answer probes from cached checks, `/metrics` is for Prometheus, `/api/v1/lag` and its stream are the
@@ -23,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{lag, problem::Problem, units::Span};
 
+mod audit;
 pub mod dead_letters;
 pub mod health;
 pub mod overview;
 mod prometheus;
 mod stream;
 
+pub use audit::audit_route;
 pub use health::{Check, Health, Lifecycle};
 pub use overview::Overview;
 

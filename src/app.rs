@@ -14,6 +14,7 @@ use crate::{
     telemetry,
 };
 
+pub mod audit;
 mod backends;
 mod epochs;
 pub mod offline;

@@ -12,6 +12,7 @@ use std::{
     path::PathBuf,
 };
 
+pub mod audit;
 pub mod combined;
 pub mod dead_letters;
 pub mod get;

@@ -23,6 +23,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod clock;

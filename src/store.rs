@@ -273,6 +273,11 @@ pub trait Totals: Send + Sync + 'static {
 
     /// Reads the named rows; a row that is not there is `None`, in the order of `names`.
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error>;
+
+    /// Every shard that has rows, of all namespaces and epochs, in no order. It reads the whole table's keys: for an audit.
+    async fn shards(&self) -> Result<Vec<ShardKey>, Error> {
+        Err(Error::new(Kind::Permanent, "this store cannot list its shards"))
+    }
 }
 
 /// Events, by name and by subject.

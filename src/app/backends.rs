@@ -91,6 +91,17 @@ pub fn embedded(config: &Config) -> Option<(&Path, &Path)> {
     log_dir(config).zip(store_dir(config))
 }
 
+/// The folders of the backends that are embedded.
+pub fn embedded_dirs(config: &Config) -> Vec<&Path> {
+    [log_dir(config), store_dir(config)].into_iter().flatten().collect()
+}
+
+/// Whether the folders of the backends that are embedded have been made: one that only happens to be there stays as it is.
+pub fn are_there(config: &Config) -> bool {
+    let log = log_dir(config).is_none_or(|dir| data_dir::log_in(dir).is_dir());
+    log && store_dir(config).is_none_or(|dir| data_dir::store_in(dir).is_dir())
+}
+
 /// The log's folder, when the log is embedded and nothing has been made there yet.
 pub fn unused_folder(config: &Config) -> Option<&Path> {
     log_dir(config).filter(|dir| !dir.exists())

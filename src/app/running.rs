@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admin::{self, Lifecycle},
+    audit,
     config::{Config, Role},
     dead_letter,
     exit::Failure,
@@ -193,9 +194,11 @@ impl Running {
             max_streams: config.admin.max_streams,
         };
         let letters = dead_letter::Handle::new(backends.log.clone(), backends.store.clone());
-        let letters = admin::dead_letters::routes(letters);
+        let Backends { log, store, hot, .. } = backends;
+        let deps = audit::Deps { log: log.clone(), store: store.clone(), hot: hot.clone() };
+        let more = admin::dead_letters::routes(letters).merge(admin::audit_route(deps, streams.clone()));
         running.watchers = vec![
-            running.server("admin", ports.admin, admin::routes(state).merge(letters), config),
+            running.server("admin", ports.admin, admin::routes(state).merge(more), config),
             // Open streams would hold the admin port's drain up: they end with it.
             running.service("streams", async move |stop| {
                 stop.cancelled().await;

@@ -137,6 +137,40 @@ impl Http {
         self.request(Method::POST, path, query, Some(body), limit).await
     }
 
+    /// Posts a body to a path and hands out the answer's lines as they come; `patience` is how long the next one may take. An
+    /// answer that is no success comes back whole.
+    ///
+    /// # Errors
+    /// When there is no answer, or it breaks off.
+    pub async fn post_lines(
+        &self,
+        path: &[&str],
+        body: Body,
+        patience: Duration,
+        mut line: impl FnMut(&[u8]),
+    ) -> Result<Answer, Failure> {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
+        let request = self.client.post(url).header(header::CONTENT_TYPE, body.content_type).body(body.bytes);
+        let answer = tokio::time::timeout(patience, request.send()).await.map_err(|_| Failure::Timeout)?;
+        let mut response = answer.map_err(|error| failure(&error))?;
+        let status = response.status().as_u16();
+        let mut waiting = Vec::new();
+        loop {
+            let chunk = tokio::time::timeout(patience, response.chunk()).await.map_err(|_| Failure::Timeout)?;
+            let Some(chunk) = chunk.map_err(|error| failure(&error))? else { break };
+            waiting.extend_from_slice(&chunk);
+            while let Some(end) = waiting.iter().position(|byte| *byte == b'\n').filter(|_| status == 200) {
+                line(&waiting[..end]);
+                waiting.drain(..=end);
+            }
+            if waiting.len() > MAX_ANSWER_BYTES {
+                return Err(Failure::Broken(format!("a line is longer than {} MiB", MAX_ANSWER_BYTES >> 20)));
+            }
+        }
+        Ok(Answer { status, retry_after: None, body: waiting.into() })
+    }
+
     async fn request(
         &self,
         method: Method,

@@ -109,6 +109,10 @@ impl Totals for Embedded {
         self.blocking(&self.readers, move |engine| engine.read(|tables| totals::read_slice(tables, &key, &slice))).await
     }
 
+    async fn shards(&self) -> Result<Vec<ShardKey>, Error> {
+        self.blocking(&self.readers, move |engine| engine.read(totals::read_shards)).await
+    }
+
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         if names.len() <= FEW {
             return self.engine.glance(|tables| totals::read_named(tables, key, names));

@@ -106,6 +106,12 @@ impl Totals for Memory {
         Ok(rows.take(slice.limit).map(|(_, row)| row.clone()).collect())
     }
 
+    async fn shards(&self) -> Result<Vec<ShardKey>, Error> {
+        let tables = self.tables();
+        let with_rows = tables.rows.totals.iter().filter(|(_, rows)| !rows.is_empty());
+        Ok(with_rows.map(|(key, _)| key.clone()).collect())
+    }
+
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         let tables = self.tables();
         let shard = tables.rows.totals.get(key);

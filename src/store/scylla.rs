@@ -126,6 +126,10 @@ impl Totals for Scylla {
         totals::read_slice(self, key, slice).await
     }
 
+    async fn shards(&self) -> Result<Vec<ShardKey>, Error> {
+        totals::read_shards(self).await
+    }
+
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         totals::read_named(self, key, names).await
     }

@@ -90,6 +90,11 @@ impl Read {
         named + self.pack.corrections.len()
     }
 
+    /// When it carries corrections: the lowest seq that one of them was computed up to.
+    pub fn corrects(&self) -> Option<Seq> {
+        self.pack.corrections.iter().map(|correction| Seq(correction.as_of)).min()
+    }
+
     /// The pack's own id.
     pub fn pack_id(&self) -> PackId {
         self.pack.pack_id()

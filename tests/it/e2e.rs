@@ -1,6 +1,7 @@
 //! The real binary, end to end: started, used, killed and stopped as its users would.
 
 mod access_log;
+mod audit;
 mod counters;
 mod dead_letters;
 mod faults;

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    item::{Epoch, Lane, Namespace, Seq, TopicId},
+    item::{Epoch, Lane, Namespace, Seq, Shard, TopicId},
     store::{RowName, ShardKey},
 };
 
@@ -193,6 +193,13 @@ impl<'a> KeyReader<'a> {
         self.bytes().map(Epoch)
     }
 
+    /// A partition of the totals.
+    pub fn shard(&mut self) -> Result<ShardKey, Damaged> {
+        let namespace = Namespace::parse(&self.text()?).map_err(|_| Damaged("a key's namespace is malformed"))?;
+        let shard = Shard(i32::from_be_bytes(self.bytes()?) ^ i32::MIN);
+        Ok(ShardKey { namespace, shard, epoch: self.epoch()? })
+    }
+
     /// A row of the totals; its counter is shared with the row before it where it is the same.
     pub fn row_name(mut self, previous: Option<&RowName>) -> Result<RowName, Damaged> {
         let counter = self.text()?;
@@ -215,7 +222,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::item::Shard;
 
     fn text() -> impl Strategy<Value = String> {
         "[a\u{0}\u{1}\u{ff}é]{0,5}"

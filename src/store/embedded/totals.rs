@@ -76,3 +76,24 @@ pub fn read_named(tables: &Tables, key: &ShardKey, names: &[RowName]) -> Result<
     };
     names.iter().map(read).collect()
 }
+
+/// Every shard that has rows: the first row of each is looked at, and the rest of it stepped over.
+pub fn read_shards(tables: &Tables) -> Result<Vec<ShardKey>, Fault> {
+    let mut shards = Vec::new();
+    let mut start = Bound::Unbounded;
+    loop {
+        let Some(found) = tables.keyspace(Table::CounterTotals).range::<Vec<u8>, _>((start, Bound::Unbounded)).next()
+        else {
+            return Ok(shards);
+        };
+        let (key, _) = tables::row(found)?;
+        let shard = KeyReader::new(&key, 0)?.shard()?;
+        let mut prefix = Vec::new();
+        keys::push_shard(&mut prefix, &shard);
+        shards.push(shard);
+        match keys::after_prefix(&prefix) {
+            Some(after) => start = Bound::Included(after),
+            None => return Ok(shards),
+        }
+    }
+}

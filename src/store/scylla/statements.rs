@@ -50,6 +50,7 @@ statements! {
                WHERE namespace = ? AND shard = ? AND epoch = ? AND counter = ? LIMIT ?",
     slice_of_after: "SELECT counter, series, total, seq, WRITETIME(total) FROM {ks}.counter_totals \
                      WHERE namespace = ? AND shard = ? AND epoch = ? AND counter = ? AND series > ? LIMIT ?",
+    shards: "SELECT DISTINCT namespace, shard, epoch FROM {ks}.counter_totals",
     named: "SELECT counter, series, total, seq, WRITETIME(total) FROM {ks}.counter_totals \
             WHERE namespace = ? AND shard = ? AND epoch = ? AND (counter, series) IN ?",
     insert_event: "INSERT INTO {ks}.events (namespace, name, hour, shard, time, id, subject, properties, received) \

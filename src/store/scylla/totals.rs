@@ -19,7 +19,7 @@ use scylla::{
 };
 
 use crate::{
-    item::{Seq, Stamp},
+    item::{Epoch, Namespace, Seq, Shard, Stamp},
     store::{Error, RowName, ShardKey, Slice, TotalRow},
 };
 
@@ -176,6 +176,23 @@ pub async fn read_named(store: &Scylla, key: &ShardKey, names: &[RowName]) -> Re
     let found: Vec<TotalRow> = found.into_iter().flatten().collect();
     let row = |name: &RowName| found.binary_search_by(|row| row.name.cmp(name)).ok().map(|at| found[at].clone());
     Ok(names.iter().map(row).collect())
+}
+
+/// Every shard that has rows.
+pub async fn read_shards(store: &Scylla) -> Result<Vec<ShardKey>, Error> {
+    let mut shards = Vec::new();
+    let mut next = Some(PagingState::start());
+    while let Some(from) = next {
+        let (page, later) = store.page(&store.statements.shards, &(), from).await?;
+        next = later;
+        for row in page.rows::<(&str, i32, &[u8])>().map_err(fault::damaged)? {
+            let (namespace, shard, epoch) = row.map_err(fault::damaged)?;
+            let namespace = Namespace::parse(namespace).map_err(|error| fault::damaged(error.message))?;
+            let epoch = epoch.try_into().map_err(|_| fault::damaged("an epoch is not of 8 bytes"))?;
+            shards.push(ShardKey { namespace, shard: Shard(shard), epoch: Epoch(epoch) });
+        }
+    }
+    Ok(shards)
 }
 
 async fn some_named(store: &Scylla, key: &ShardKey, names: &[(&str, &str)]) -> Result<Vec<TotalRow>, Error> {

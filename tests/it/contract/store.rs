@@ -126,6 +126,7 @@ backends! {
     epochs_come_oldest_first_and_stay_as_they_began,
     a_dead_letter_stays_one_and_its_replay_outlives_every_later_word,
     dead_letters_of_a_lane_come_in_order_of_seq_and_by_range,
+    every_shard_that_has_rows_is_listed_once,
     nothing_asked_for_is_nothing_answered,
     generations_stay_as_they_are_while_no_server_starts_again,
 }
@@ -404,6 +405,28 @@ async fn epochs_come_oldest_first_and_stay_as_they_began(bed: &Bed) {
     bed.store.begin_epoch(&bed.topic(), &epoch(4, 1)).await.unwrap();
     let expected = [epoch(0xff, 10), epoch(2, 50), epoch(3, 50), epoch(1, 60)];
     assert_eq!(bed.store.epochs(&topic).await.unwrap(), expected);
+}
+
+async fn every_shard_that_has_rows_is_listed_once(bed: &Bed) {
+    let (first, second) = (bed.shard(), bed.shard());
+    for key in [&first, &second] {
+        for shard in [-3, -1, 0, 7] {
+            let key = ShardKey { shard: Shard(shard), ..key.clone() };
+            let rows = [total(&name("c", ""), 1, 5), total(&name("c", "k=v"), 1, 5)];
+            bed.store.write_totals(&key, &rows).await.unwrap();
+        }
+    }
+    let listed = bed.store.shards().await.unwrap();
+    let mut ours: Vec<_> =
+        listed.into_iter().filter(|key| [&first, &second].iter().any(|of| of.namespace == key.namespace)).collect();
+    ours.sort();
+    let mut expected = Vec::new();
+    for key in [&first, &second] {
+        expected.extend([-3, -1, 0, 7].map(|shard| ShardKey { shard: Shard(shard), ..key.clone() }));
+    }
+    expected.sort();
+    expected.dedup();
+    assert_eq!(ours, expected);
 }
 
 async fn nothing_asked_for_is_nothing_answered(bed: &Bed) {

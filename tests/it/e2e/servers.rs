@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{stack, support_scylla};
 
+mod audit;
 mod dead_letters;
 mod kafka_away;
 mod kills;

@@ -79,6 +79,7 @@ fn the_frozen_record_of_version_1_is_read_field_by_field_and_written_the_same() 
         grain_ms: 3_600_000,
         bucket_ms: 1_769_860_800_000,
         amount: Bytes::from_static(&[0xff, 0x38]),
+        ..Correction::default()
     };
     assert_eq!(pack.corrections, [correction]);
     let erasure = Erasure {

@@ -208,6 +208,10 @@ impl Totals for Faulty {
     async fn totals_named(&self, key: &ShardKey, names: &[RowName]) -> Result<Vec<Option<TotalRow>>, Error> {
         self.through(Op::Named, Some(key), names.len(), None, self.inner.totals_named(key, names)).await
     }
+
+    async fn shards(&self) -> Result<Vec<ShardKey>, Error> {
+        self.inner.shards().await
+    }
 }
 
 #[async_trait]
