@@ -149,7 +149,7 @@ impl Pass<'_> {
     async fn replayed(&self, at: Coordinates) -> Result<Option<Replayed>, Error> {
         let topic = &self.deps.log.topology().topic;
         let rows = self.deps.store.letters(topic, at.lane, at.seq, at.seq, 1).await?;
-        Ok(rows.first().and_then(|row| row.replayed))
+        Ok(rows.iter().find(|row| row.seq == at.seq).and_then(|row| row.replayed))
     }
 
     fn is_ours(&self, key: &ShardKey) -> bool {

@@ -113,7 +113,8 @@ impl Recount {
     ///
     /// Answers the dead letter that it replays, when what has become of that must be installed first; then it is to be given again.
     pub(super) fn add(&mut self, record: &Record, book: &mut Book) -> Result<Option<Coordinates>, Error> {
-        let halted = |halt: Halt| Error::Lane { partition: self.lane.partition, reason: halt.to_string() };
+        let partition = self.lane.partition;
+        let halted = |halt: Halt| Error::Lane { partition, reason: halt.to_string() };
         let read = match self.machine.judge_whole(record) {
             Ok(read) => Some(read),
             Err(Refusal::Poison(_)) => None,
@@ -164,12 +165,13 @@ impl Recount {
     }
 
     fn apply(&mut self, read: &Read, book: &mut Book) -> Result<(), Error> {
-        let halted = |halt: Halt| Error::Lane { partition: self.lane.partition, reason: halt.to_string() };
+        let partition = self.lane.partition;
+        let halted = |halt: Halt| Error::Lane { partition, reason: halt.to_string() };
         loop {
             let missing = self.machine.prepare(read).map_err(|refusal| match refusal {
                 Refusal::Halt(halt) => halted(halt),
                 // Its placement has been judged.
-                Refusal::Poison(poison) => Error::Lane { partition: self.lane.partition, reason: poison.reason },
+                Refusal::Poison(poison) => Error::Lane { partition, reason: poison.reason },
             })?;
             if missing.is_empty() {
                 break;

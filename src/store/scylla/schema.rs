@@ -5,7 +5,7 @@
 //! not have yet, in order; every statement may be repeated, so an apply that was cut short is begun again. A keyspace that is
 //! ahead of this program is left alone. Starting asks for this program's version or a later one: tables only gain.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use scylla::client::session::Session;
 
@@ -49,10 +49,12 @@ const VERSIONS_SINCE: i32 = 4;
 pub const VERSION: i32 = FILES[FILES.len() - 1].version();
 
 impl File {
-    /// The version that the schema has after it: the two digits that its name begins with.
+    /// The version that the schema has after it: the two digits that its name begins with; the tests' next is past them all.
     const fn version(&self) -> i32 {
-        let name = self.name.as_bytes();
-        ((name[0] - b'0') * 10 + name[1] - b'0') as i32
+        match self.name.as_bytes() {
+            [tens @ b'0'..=b'9', ones @ b'0'..=b'9', ..] => ((*tens - b'0') * 10 + *ones - b'0') as i32,
+            _ => 98,
+        }
     }
 }
 
@@ -111,7 +113,8 @@ pub async fn apply(servers: &Servers, options: &Options, dry_run: bool) -> Resul
         );
         return Err(Error::new(Kind::Permanent, message));
     }
-    for file in FILES.iter().filter(|file| file.version() > applied.from) {
+    let has = |version: i32| found.as_ref().is_some_and(|found| found.versions.contains(&version));
+    for file in FILES.iter().filter(|file| !has(file.version())) {
         let qualify = |statement: String| match added_column(&statement) {
             Some(_) => statement.replacen(ADD.0, &format!("{}{keyspace}.", ADD.0), 1),
             None => statement.replacen("IF NOT EXISTS ", &format!("IF NOT EXISTS {keyspace}."), 1),
@@ -165,7 +168,7 @@ pub(super) async fn check(session: &Session, servers: &Servers, options: &Option
     };
     match found.version {
         0 => return fatal(format!("keyspace `{keyspace}` has no tables of tallymark: {remedy}")),
-        older if older < VERSION => {
+        older if older < VERSION || FILES.iter().any(|file| !found.versions.contains(&file.version())) => {
             return fatal(format!(
                 "keyspace `{keyspace}` has schema version {older}, and this program needs {VERSION}: {remedy}"
             ));
@@ -180,7 +183,9 @@ pub(super) async fn check(session: &Session, servers: &Servers, options: &Option
 
 /// A keyspace as it is.
 struct Found {
+    /// The highest of its versions; 0: there are no tables.
     version: i32,
+    versions: BTreeSet<i32>,
     durable_writes: bool,
     /// Copies by datacenter, or under `replication_factor`.
     copies: BTreeMap<String, u32>,
@@ -219,7 +224,7 @@ async fn find(session: &Session, servers: &Servers) -> Result<Option<Found>, Err
     };
     let copies = replication.into_iter().filter(|(name, _)| name != "class");
     let copies = copies.filter_map(|(name, copies)| Some((name, copies.parse().ok()?))).collect();
-    let mut found = Found { version: 0, durable_writes, copies };
+    let mut found = Found { version: 0, versions: BTreeSet::new(), durable_writes, copies };
 
     let table = session.query_unpaged(TABLE, (keyspace, VERSIONS)).await.map_err(fault::told)?;
     if table.into_rows_result().map_err(fault::damaged)?.rows_num() > 0 {
@@ -228,9 +233,10 @@ async fn find(session: &Session, servers: &Servers) -> Result<Option<Found>, Err
         let rows = session.query_unpaged(versions, ()).await.map_err(fault::told)?;
         let rows = rows.into_rows_result().map_err(fault::damaged)?;
         for row in rows.rows::<(i32,)>().map_err(fault::damaged)? {
-            found.version = found.version.max(row.map_err(fault::damaged)?.0);
+            found.versions.insert(row.map_err(fault::damaged)?.0);
         }
     }
+    found.version = found.versions.last().copied().unwrap_or(0);
     Ok(Some(found))
 }
 
