@@ -201,6 +201,7 @@ function showRates(rates) {
   show("stored-p99", latency(rates.stored_p99_seconds));
   show("rows", count(rates.stored_rows_rate));
   show("ratio", rates.coalescing_ratio == null ? [DASH, ""] : [rates.coalescing_ratio.toFixed(1), "to 1"]);
+  show("dead-letters", [whole.format(rates.dead_letters), ""]);
   const limit = rates.buffer_limit_bytes;
   show("buffer", limit > 0 ? [plain(bytes(rates.buffered_bytes)), `of ${plain(bytes(limit))}`] : [DASH, ""]);
   show("memory", bytes(rates.resident_bytes));

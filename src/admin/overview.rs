@@ -67,6 +67,8 @@ pub struct Report {
     pub stored_p99_seconds: Option<f64>,
     /// Deltas that one written row stands for.
     pub coalescing_ratio: Option<f64>,
+    /// Records that this process's lanes could not apply, and that went to the dead letters, since it started.
+    pub dead_letters: f64,
     /// Bytes accepted and not acknowledged.
     pub buffered_bytes: f64,
     /// Their bound.
@@ -122,6 +124,7 @@ struct Point {
     applied_items: f64,
     stored_rows: f64,
     deltas: f64,
+    dead_letters: f64,
     buffered_bytes: f64,
     buffer_limit_bytes: f64,
     request: Buckets,
@@ -177,6 +180,7 @@ impl Service {
             applied_items: sums.value(catalogue::LANE_ITEMS),
             stored_rows: sums.value(catalogue::STORE_ROWS),
             deltas: sums.value(catalogue::FLUSH_DELTAS),
+            dead_letters: sums.value(catalogue::DEAD_LETTERS),
             buffered_bytes: sums.value(catalogue::INGEST_BUFFERED_BYTES),
             buffer_limit_bytes: sums.value(catalogue::INGEST_BUFFER_LIMIT_BYTES),
             request: sums.buckets(catalogue::HTTP_SECONDS),
@@ -212,6 +216,7 @@ fn summary(points: &VecDeque<Point>, step: Duration) -> Report {
         stored_rows_rate: rate(|point| point.stored_rows),
         stored_p99_seconds: p99(|point| &point.stored),
         coalescing_ratio: (rows > 0.0).then(|| round((last.deltas - then.deltas) / rows, 100.0)),
+        dead_letters: last.dead_letters,
         buffered_bytes: last.buffered_bytes,
         buffer_limit_bytes: last.buffer_limit_bytes,
         history: History {

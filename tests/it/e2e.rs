@@ -3,7 +3,7 @@
 mod access_log;
 mod audit;
 mod counters;
-mod dead_letters;
+pub mod dead_letters;
 mod faults;
 mod http;
 mod lanes;

@@ -7,6 +7,7 @@ mod client;
 mod compose;
 mod config;
 mod contract;
+mod dead_letters;
 mod e2e;
 mod embedded_log;
 mod embedded_store;

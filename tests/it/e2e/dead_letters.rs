@@ -104,6 +104,8 @@ fn a_record_that_cannot_be_read_is_passed_listed_and_shown_and_one_that_can_be_r
         assert!(metrics.contains(line), "{metrics}");
     }
 
+    wait_until("the overview counts them", || server.get_admin("/api/v1/overview").1["dead_letters"] == 2.0);
+
     let ask = |words: &[&str]| letters(data.path(), Some(&server.admin), words);
     let (code, out, err) = ask(&["list", "--json"]);
     assert_eq!(code, 0, "{err}");
