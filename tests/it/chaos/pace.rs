@@ -33,7 +33,7 @@ const fn seconds(seconds: u64) -> Duration {
 impl Pace {
     /// At most eight minutes in all.
     pub const SHORT: Self =
-        Self { long: false, outage: seconds(12), session: seconds(6), spell: seconds(15), link: seconds(8) };
+        Self { long: false, outage: seconds(12), session: seconds(6), spell: seconds(12), link: seconds(6) };
     /// Each fault for long enough to matter.
     pub const LONG: Self =
         Self { long: true, outage: seconds(60), session: seconds(10), spell: seconds(60), link: seconds(30) };

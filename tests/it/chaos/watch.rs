@@ -17,6 +17,9 @@ use crate::e2e::process::get_json;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(250);
 
+/// What is said of figures that are as they were before.
+const UNKNOWN: &str = "the log could not be asked";
+
 /// A lane, as it was seen.
 #[derive(Clone, Copy)]
 struct Lane {
@@ -94,12 +97,11 @@ impl Shared {
                 *highest = bytes.max(*highest);
             }
         }
-        // Every process shows all lanes as the log and the store have them: one that answers is enough.
-        let lag = processes
-            .iter()
-            .rev()
-            .filter(|(pid, _)| resident(*pid).is_some())
-            .find_map(|(_, admin)| get_json(&format!("{admin}/api/v1/lag")).filter(|(status, _)| *status == 200));
+        // Every process shows all lanes as the log and the store have them: one that can ask the log is enough.
+        let lag = processes.iter().filter(|(pid, _)| resident(*pid).is_some()).find_map(|(_, admin)| {
+            let asked = |(status, lag): &(u16, Value)| *status == 200 && !lag.to_string().contains(UNKNOWN);
+            get_json(&format!("{admin}/api/v1/lag")).filter(asked)
+        });
         if let Some((_, lag)) = lag {
             self.note(&lag, Instant::now());
         }

@@ -1,11 +1,6 @@
-//! The group of workers changes once a second: a member comes, and goes again before it has done anything.
+//! The group of workers changes once a second: one comes, the next second the one that has been there longest goes, lanes and all.
 
 use std::time::{Duration, Instant};
-
-use rdkafka::{
-    ClientConfig,
-    consumer::{BaseConsumer, Consumer as _},
-};
 
 use super::super::{
     cluster::{Cluster, holds},
@@ -13,41 +8,36 @@ use super::super::{
     row::Row,
     site::{PATIENCE, Plan, Site},
 };
-use crate::{e2e::place::Place, stack};
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Joins, stays for a moment, and leaves.
-fn visit(place: &Place, until: Instant) -> Result<(), String> {
-    let member: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", stack::kafka())
-        .set("group.id", &place.topic)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", "6000")
-        .set("enable.auto.commit", "false")
-        .create()
-        .map_err(|error| error.to_string())?;
-    member.subscribe(&[&place.topic]).map_err(|error| error.to_string())?;
-    while Instant::now() < until {
-        let _ = member.poll(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
 pub fn once_a_second(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     let mut site = Site::start(Plan::new(cluster, pace, "rebalances"))?;
-    let stored = |site: &Site| site.of_lanes("stored");
-    let (before, end, mut visits) = (stored(&site), Instant::now() + pace.spell, 0);
-    while Instant::now() < end {
+    let (began, mut changes, mut left) = (Instant::now(), 0, Ok(()));
+    let before = stored_by_all(&site);
+    while began.elapsed() < pace.spell {
         let next = Instant::now() + EVERY;
-        visit(&site.place, Instant::now() + EVERY / 2)?;
-        visits += 1;
+        if changes % 2 == 0 {
+            site.add_worker();
+        } else {
+            let status = site.workers.remove(0).stop();
+            left = left.and(holds(status.success(), || format!("a worker left with {status}")));
+        }
+        changes += 1;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    let took = site.lanes_run(PATIENCE)?;
-    let after = stored(&site);
-    site.notes.push(format!("{visits} visits; every lane runs {:.1} s after the last", took.as_secs_f64()));
+    let spell = began.elapsed().as_secs_f64();
+    site.expect(left);
+    let after = stored_by_all(&site);
     site.expect(holds(after > before, || format!("nothing was stored meanwhile: {before} before, {after} after")));
+    let took = site.lanes_run(PATIENCE)?.as_secs_f64();
+    site.notes.push(format!("{changes} changes in {spell:.1} s; every lane runs {took:.1} s after the last"));
     site.goes_on()?;
     Ok(site.finish("rebalances"))
+}
+
+/// Packs that the store has of all lanes, whoever runs them.
+fn stored_by_all(site: &Site) -> i64 {
+    let (_, lag) = site.ingests[0].get_admin("/api/v1/lag");
+    lag["lanes"].as_array().map_or(0, |lanes| lanes.iter().map(|lane| lane["stored"].as_i64().unwrap_or(-1)).sum())
 }

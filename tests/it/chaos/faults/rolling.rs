@@ -22,9 +22,9 @@ use crate::e2e::{
 };
 
 /// `dedup.window` here: what the way back has to wait for.
-const WINDOW: Duration = Duration::from_secs(20);
+const WINDOW: Duration = Duration::from_secs(12);
 /// And what comes on top: a flush, the checkpoint's delay, and that the checkpoint must have moved.
-const BEHIND: Duration = Duration::from_secs(8);
+const BEHIND: Duration = Duration::from_secs(6);
 
 pub fn forwards_and_back(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     let next = std::env::var("TALLYMARK_CHAOS_NEXT")
