@@ -46,6 +46,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// A commit that failed is sent again after this.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a member says that it is there, at least: only in the answer it learns that the group changes, and each change takes as
+/// long as the slowest member to learn of it. Where workers came and went once a second no lane ever ran for long.
+const HEARTBEAT_MS: u128 = 500;
+
 /// What the group wants.
 #[derive(Debug)]
 pub(super) enum Rebalance {
@@ -225,7 +229,8 @@ impl Fetcher {
             Purpose::Member(session, rebalances) => (Some(session), Some(rebalances)),
         };
         let session_ms = session.map_or(10_000, |session| session.as_millis().clamp(1_000, 1_800_000));
-        let (session_ms, heartbeat_ms) = (session_ms.to_string(), (session_ms / 4).to_string());
+        let heartbeat_ms = (session_ms / 4).min(HEARTBEAT_MS).to_string();
+        let session_ms = session_ms.to_string();
         let poll_ms = (session.map_or(300_000, |session| session.as_millis().clamp(300_000, 86_400_000))).to_string();
         let mut settings = READS.to_vec();
         settings.extend([
