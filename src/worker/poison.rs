@@ -93,8 +93,8 @@ pub fn check_placement(pack: &Pack, partition: u32) -> Result<(), Poison> {
     };
     let is_counter_here = |key: &[u8]| is_named(key) && is_here(Shard::reserved(partition));
     let is_series_here = |key: &[u8]| is_named(key) && is_here(Shard::of(series_hash(key), pack.shards));
-    let increments = pack.increments.iter().flat_map(|increments| increments.dictionary());
-    let fits = increments.map(|entry| is_counter_here(entry.key) && is_series_here(entry.key)).all(|fits| fits)
+    let mut increments = pack.increments.iter().flat_map(|increments| increments.dictionary());
+    let fits = increments.all(|entry| is_counter_here(entry.key) && is_series_here(entry.key))
         && pack.corrections.iter().all(|correction| match correction.counter {
             true => is_counter_here(&correction.key),
             false => is_series_here(&correction.key),
