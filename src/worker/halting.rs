@@ -58,8 +58,9 @@ impl Halting {
                 self.is_over(context, lane, since.elapsed()).await
             };
             tokio::select! {
-                over = looking => if over { return true },
+                biased;
                 () = stop.cancelled() => return false,
+                over = looking => if over { return true },
             }
         }
     }
@@ -124,13 +125,13 @@ async fn standing(context: &Context, lane: Lane, halt: &Halt) -> Result<bool, st
             .any(|epoch| (epoch.topic_id, epoch.partitions, epoch.shards) == (lane.topic_id, *partitions, *shards)),
         Halt::Missing { expected, found } => accepted.cross(*expected, *found).0 < *found,
         Halt::Claim { seq, .. } => !accepted.forgives_claims_of(*seq),
-        Halt::Cut { seq, .. } => context.log.bounds(lane.partition).await.map_or(true, |bounds| bounds.end <= *seq),
         Halt::Gap { .. } | Halt::Recreated { .. } => {
             let rows = context.store.lanes(topic).await?;
             let Ok(bounds) = context.log.bounds(lane.partition).await else { return Ok(true) };
             let row = rows.iter().find(|row| row.lane == lane);
             resume::check(lane, bounds, row, &epochs, &accepted).as_ref() == Err(halt)
         }
+        // Above all of a log that was cut: that it has grown past what is stored does not make it the log that it was.
         _ => true,
     })
 }

@@ -110,6 +110,17 @@ impl Context {
         lane: Lane,
         operation: impl FnMut() -> F,
     ) -> Result<T, Halt> {
+        self.log_tried(lane, operation)
+            .await
+            .map_err(|error| self.log.lost().map_or_else(|| Halt::Log(error.to_string()), Halt::Lost))
+    }
+
+    /// The same, for whoever knows what a failure for good means.
+    pub(super) async fn log_tried<T, F: Future<Output = Result<T, log::Error>>>(
+        &self,
+        lane: Lane,
+        operation: impl FnMut() -> F,
+    ) -> Result<T, log::Error> {
         let mut pause = None;
         retry::until_settled(&self.retry, operation, |error| {
             if pause.is_none() {
@@ -118,10 +129,7 @@ impl Context {
             }
         })
         .await
-        .map_err(|error| {
-            debug_assert_ne!(error.kind(), Kind::Transient);
-            self.log.lost().map_or_else(|| Halt::Log(error.to_string()), Halt::Lost)
-        })
+        .inspect_err(|error| debug_assert_ne!(error.kind(), Kind::Transient))
     }
 
     /// What it means for a lane that wants `next` that it cannot go on reading the log.

@@ -5,7 +5,7 @@
 //! rows, and no later one has begun, so the store's rows are the lane's totals as of the mark. One that is ahead of it, written
 //! by another owner, makes the sum nobody's: then the publish is owed until the lane has met it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -41,7 +41,8 @@ impl Context {
         epochs: &[EpochRow],
         mut rows: Vec<Named>,
     ) -> (Vec<Named>, Vec<Named>) {
-        let mut reads: HashMap<ShardKey, (Vec<usize>, Vec<RowName>)> = HashMap::new();
+        // In order, so that a schedule can be repeated.
+        let mut reads: BTreeMap<ShardKey, (Vec<usize>, Vec<RowName>)> = BTreeMap::new();
         for (at, row) in rows.iter().enumerate() {
             for key in places(lane, epochs, row) {
                 let (of, names) = reads.entry(key).or_default();

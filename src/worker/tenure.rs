@@ -16,6 +16,9 @@ use super::{
 };
 use crate::item::Lane;
 
+/// How often a lane is resumed anew when the log has moved on meanwhile.
+const RESUMES: u32 = 3;
+
 /// Runs a lane until `stop`, then flushes what it has. A halted lane stays, shown as halted, until `stop` or its remedy; when the
 /// store may have forgotten what it wrote before it halted, it writes that again, and halts again.
 pub(super) async fn run(context: Arc<Context>, lane: Lane, stop: CancellationToken) {
@@ -60,11 +63,20 @@ async fn run_once(
     restarts: u64,
 ) -> Result<End, Halt> {
     let resuming = async {
-        let resumed = context.resume(lane).await?;
-        // What was given up nobody publishes, and what the hot view has of it must go.
-        context.hot.publishes_from(lane, resumed.machine.folds_from());
-        let (next, leader_epoch) = (resumed.machine.next(), resumed.leader_epoch);
-        let cursor = context.log_settled(lane, || context.log.open(lane.partition, next, leader_epoch)).await?;
+        let mut tries = 0;
+        let (resumed, cursor) = loop {
+            let resumed = context.resume(lane).await?;
+            // What was given up nobody publishes, and what the hot view has of it must go.
+            context.hot.publishes_from(lane, resumed.machine.folds_from());
+            let (next, leader_epoch) = (resumed.machine.next(), resumed.leader_epoch);
+            match context.log_tried(lane, || context.log.open(lane.partition, next, leader_epoch)).await {
+                Ok(cursor) => break (resumed, cursor),
+                // The owner before was still moving the checkpoint, and retention followed it: whether anything is missing
+                // the checkpoint says, as it is now.
+                Err(error) if error.gone && tries < RESUMES => tries += 1,
+                Err(error) => return Err(context.broken_off(lane, next, error).await),
+            }
+        };
         halting.runs(context, lane).await?;
         Ok::<_, Halt>((resumed, cursor))
     };
