@@ -8,7 +8,7 @@
 //! - [`poison`]: what no lane can apply; [`replays`]: which dead letters were applied after all.
 //! - [`flush`]: writing and publishing, the only room that retries writes; `budget`: what publishing may cost, `siblings`: what
 //!   a lane has in several layouts; [`trail`]: when the checkpoint may move.
-//! - `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
+//! - [`told`]: how they are told something together. `watch`: which of the store's servers have started again, and may have forgotten; [`lives`]: what their answers mean.
 //! - [`board`]: what the lanes are doing, for whoever watches.
 //!
 //! The pure rooms know no async, no I/O and no clock. The laws they keep are told in `docs/architecture.md`.
@@ -39,6 +39,7 @@ pub(crate) mod resume;
 mod siblings;
 mod stamp;
 mod tenure;
+pub mod told;
 pub mod trail;
 mod watch;
 

@@ -9,7 +9,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::{
     clock, hot,
@@ -24,6 +24,7 @@ use crate::{
         budget::Budget,
         fold::{Named, Taken},
         halt::Halt,
+        told::Told,
         watch::Belief,
     },
 };
@@ -60,7 +61,7 @@ pub struct Context {
     /// `hot.publish_budget`, over all lanes.
     pub(super) budget: Budget,
     /// What the store's servers may have forgotten.
-    pub(super) belief: watch::Receiver<Belief>,
+    pub(super) belief: Told<Belief>,
     pub(super) meters: Meters,
 }
 

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::future::OptionFuture;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     meters::LaneMeters,
     poison::Refusal,
     resume::Resumed,
+    told::Told,
     trail::Trail,
     watch::Belief,
 };
@@ -58,7 +59,7 @@ pub(super) struct Runner {
     read_again: Option<Instant>,
     read_backoff: Backoff,
     trail: Trail,
-    belief: watch::Receiver<Belief>,
+    belief: Told<Belief>,
     /// How often a server of the store had started again when this run began.
     restarts: u64,
     /// One past the checkpoint.
@@ -174,7 +175,7 @@ impl Runner {
                 }
                 buried = self.burial.ended(), if self.burial.is_under_way() => self.buried(buried)?,
                 // Its sender goes with the service, which ends the lane too.
-                Ok(()) = self.belief.changed() => {}
+                () = self.belief.changed() => {}
                 records = self.cursor.next(), if reads => self.read(records).await?,
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -183,7 +184,7 @@ impl Runner {
     }
 
     fn has_been_forgotten(&mut self) -> bool {
-        let restarts = self.belief.borrow_and_update().restarts();
+        let restarts = self.belief.look().restarts();
         restarts != Some(self.restarts) && !bugs::on(Bug::RestartsUnseen)
     }
 
@@ -407,7 +408,7 @@ impl Runner {
 
     /// Marks that are due until then may be written; none when this run is to end, for what it knows of the store is past.
     fn checkpoints_until_ms(&self) -> Option<i64> {
-        let belief = *self.belief.borrow();
+        let belief = self.belief.now();
         let delay = self.context.options.checkpoint_delay.0;
         (belief.restarts() == Some(self.restarts) || bugs::on(Bug::RestartsUnseen))
             .then(|| belief.until_ms(delay, self.started))

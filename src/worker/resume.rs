@@ -60,7 +60,11 @@ impl Context {
         machine.know_letters(self.letters_from(lane, from).await?);
         let mut at = from;
         while at <= checkpoint.seq {
-            let records = self.log_settled(lane, || self.log.read(lane.partition, at, REBUILD_BYTES)).await?;
+            let read = self.log_tried(lane, || self.log.read(lane.partition, at, REBUILD_BYTES)).await;
+            let records = match read {
+                Ok(records) => records,
+                Err(error) => return Err(self.broken_off(lane, at, error).await),
+            };
             let within: Vec<&Record> = records.iter().filter(|record| record.seq <= checkpoint.seq).collect();
             if within.is_empty() {
                 return Err(Halt::Log(format!("nothing could be read at {at}, below its end {}", bounds.end)));

@@ -65,14 +65,20 @@ async fn run_once(
     let resuming = async {
         let mut tries = 0;
         let (resumed, cursor) = loop {
-            let resumed = context.resume(lane).await?;
+            let resumed = match context.resume(lane).await {
+                // The owner before was still moving the checkpoint, and retention followed it: whether anything is missing
+                // the checkpoint says, as it is now.
+                Err(Halt::Gap { .. }) if tries < RESUMES => {
+                    tries += 1;
+                    continue;
+                }
+                resumed => resumed?,
+            };
             // What was given up nobody publishes, and what the hot view has of it must go.
             context.hot.publishes_from(lane, resumed.machine.folds_from());
             let (next, leader_epoch) = (resumed.machine.next(), resumed.leader_epoch);
             match context.log_tried(lane, || context.log.open(lane.partition, next, leader_epoch)).await {
                 Ok(cursor) => break (resumed, cursor),
-                // The owner before was still moving the checkpoint, and retention followed it: whether anything is missing
-                // the checkpoint says, as it is now.
                 Err(error) if error.gone && tries < RESUMES => tries += 1,
                 Err(error) => return Err(context.broken_off(lane, next, error).await),
             }
@@ -102,12 +108,10 @@ async fn run_once(
 async fn told(context: &Context, before: Option<u64>) -> u64 {
     let mut belief = context.belief.clone();
     loop {
-        if let Some(restarts) = belief.borrow_and_update().restarts().filter(|restarts| Some(*restarts) != before) {
+        if let Some(restarts) = belief.look().restarts().filter(|restarts| Some(*restarts) != before) {
             return restarts;
         }
-        if belief.changed().await.is_err() {
-            // The service is gone, and ends its lanes.
-            std::future::pending::<()>().await;
-        }
+        // When the service is gone nobody tells any more; it ends its lanes.
+        belief.changed().await;
     }
 }

@@ -15,10 +15,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lives::{Lives, News};
+use super::{
+    lives::{Lives, News},
+    told::{Teller, Told},
+};
 use crate::{
     metrics,
     store::{Generations, Store},
@@ -77,13 +80,14 @@ impl Belief {
 pub(super) struct Watch {
     store: Arc<dyn Store>,
     delay: Duration,
-    belief: watch::Sender<Belief>,
+    belief: Teller<Belief>,
 }
 
 impl Watch {
     /// One that has not asked yet, and where it will say what it hears.
-    pub(super) fn new(store: Arc<dyn Store>, delay: Duration) -> (Self, watch::Receiver<Belief>) {
-        let (belief, told) = watch::channel(Belief::Nothing);
+    pub(super) fn new(store: Arc<dyn Store>, delay: Duration) -> (Self, Told<Belief>) {
+        let belief = Teller::new(Belief::Nothing);
+        let told = belief.listen();
         (Self { store, delay, belief }, told)
     }
 
@@ -101,7 +105,7 @@ impl Watch {
         // A checkpoint that does not trail says that the store loses nothing.
         let mut answers = if self.delay.is_zero() { Generations::new() } else { self.store.generations().await };
         if answers.is_empty() {
-            self.belief.send_replace(Belief::Everything);
+            self.belief.tell(Belief::Everything);
             return std::future::pending().await;
         }
         let every = (self.delay / 6).clamp(LEAST, MOST);
@@ -117,7 +121,7 @@ impl Watch {
             restarted.increment(lives.restarts() - before);
             away.set(lives.away() as f64);
             let sure = lives.sure_ms().map(|sure| started + Duration::from_millis(sure.unsigned_abs()));
-            self.belief.send_replace(Belief::Watched { restarts: lives.restarts(), sure });
+            self.belief.tell(Belief::Watched { restarts: lives.restarts(), sure });
             tokio::time::sleep_until(began + every).await;
             began = Instant::now();
             answers = self.store.generations().await;

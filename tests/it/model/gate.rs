@@ -3,34 +3,34 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tallymark::worker::told::Teller;
 
 /// A process's way out. Cheap to clone; all clones are the same gate.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<watch::Sender<bool>>);
+pub struct Gate(Arc<Teller<bool>>);
 
 impl Gate {
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self(Arc::new(Teller::new(false)))
     }
 
     pub fn freeze(&self) {
-        self.0.send_replace(true);
+        self.0.tell(true);
     }
 
     pub fn thaw(&self) {
-        self.0.send_replace(false);
+        self.0.tell(false);
     }
 
     pub fn is_frozen(&self) -> bool {
-        *self.0.borrow()
+        self.0.now()
     }
 
     /// Waits while the process is frozen.
     pub async fn pass(&self) {
-        if self.is_frozen() {
-            let mut frozen = self.0.subscribe();
-            frozen.wait_for(|frozen| !frozen).await.expect("the gate keeps its sender");
+        let mut frozen = self.0.listen();
+        while frozen.look() {
+            frozen.changed().await;
         }
     }
 }

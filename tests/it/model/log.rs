@@ -14,11 +14,9 @@ use tallymark::{
     item::{Lane, Seq, TopicId},
     log::{Appended, Bounds, Change, Cursor, Error, Log, Record, Topology},
     retry::Kind,
+    worker::told::{Teller, Told},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{gate::Gate, group::Group, sim::Sim};
 
@@ -81,7 +79,7 @@ pub struct Broker {
     pub sim: Arc<Sim>,
     pub group: Arc<Group>,
     state: Mutex<State>,
-    grown: watch::Sender<u64>,
+    grown: Teller<u64>,
 }
 
 impl Broker {
@@ -92,7 +90,7 @@ impl Broker {
             group: Group::new(sim.clone(), partitions),
             sim,
             state: Mutex::new(State { topic_id, parts, trouble: Trouble::default() }),
-            grown: watch::Sender::default(),
+            grown: Teller::new(0),
         })
     }
 
@@ -153,7 +151,7 @@ impl Broker {
             part.end += 1;
             Appended { seq: Some(seq), append_ms }
         };
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell(self.grown.now() + 1);
         appended
     }
 
@@ -206,7 +204,7 @@ impl Broker {
         let from = part.start;
         part.records.retain(|record| record.seq.0 >= from);
         drop(state);
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell(self.grown.now() + 1);
     }
 
     /// An unclean election: what is at `end` and above is gone, and another leader goes on from there.
@@ -219,7 +217,7 @@ impl Broker {
         let epoch = part.epoch() + 1;
         part.epochs.push((epoch, end));
         drop(state);
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell(self.grown.now() + 1);
     }
 
     /// An offset is passed over: a record that was there is gone without a trace.
@@ -234,7 +232,7 @@ impl Broker {
         let count = state.parts.len();
         state.parts = (0..count).map(|_| Part::new()).collect();
         drop(state);
-        self.grown.send_modify(|count| *count += 1);
+        self.grown.tell(self.grown.now() + 1);
     }
 
     pub fn add_partitions(&self, count: u32) {
@@ -334,7 +332,7 @@ impl Log for Opened {
         self.asked().await?;
         let mut at = Position { next: from.0, epoch: leader_epoch };
         self.broker.read_from(self.topology.topic_id, partition, &mut at, 0)?;
-        let (broker, gate, grown) = (self.broker.clone(), self.gate.clone(), self.broker.grown.subscribe());
+        let (broker, gate, grown) = (self.broker.clone(), self.gate.clone(), self.broker.grown.listen());
         Ok(Box::new(Reader { broker, gate, topic_id: self.topology.topic_id, partition, at, grown }))
     }
 
@@ -357,7 +355,7 @@ struct Reader {
     topic_id: TopicId,
     partition: u32,
     at: Position,
-    grown: watch::Receiver<u64>,
+    grown: Told<u64>,
 }
 
 #[async_trait]
@@ -365,13 +363,13 @@ impl Cursor for Reader {
     async fn next(&mut self) -> Result<Vec<Record>, Error> {
         loop {
             ask(&self.broker, &self.gate).await?;
-            self.grown.borrow_and_update();
+            self.grown.look();
             let most = self.broker.sim.chance.between(1, 12) as usize;
             let records = self.broker.read_from(self.topic_id, self.partition, &mut self.at, most)?;
             if !records.is_empty() {
                 return Ok(records);
             }
-            self.grown.changed().await.map_err(|_| Error::new(Kind::Fatal, "the log is gone"))?;
+            self.grown.changed().await;
         }
     }
 }
