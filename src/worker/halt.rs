@@ -49,7 +49,7 @@ pub enum Halt {
         found: PackId,
     },
     /// The log was cut and grew again below what was read already.
-    #[error("{0}")]
+    #[error("the log has been cut, and has grown again since: {0}")]
     Regrown(String),
     /// The rebuilt window ends in another stamp than the checkpoint's.
     #[error("the log from {from} on computes another stamp at {seq} than the checkpoint holds: the log was rewritten")]

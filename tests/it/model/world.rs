@@ -446,6 +446,7 @@ pub fn kind_of(reason: &str) -> &'static str {
         ("the log starts at", "Gap"),
         ("the log ends at", "Cut"),
         ("the record at", "Replaced"),
+        ("the log has been cut", "Replaced"),
         ("the log from", "Stamp"),
         ("a stored row names", "Base"),
         ("the store holds this topic", "Recreated"),
