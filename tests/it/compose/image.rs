@@ -55,8 +55,8 @@ fn the_build_is_given_all_that_the_program_is_made_from() {
     let is_sent = |file: &Path| sent.iter().any(|sent| file.starts_with(sent));
 
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    for bench in manifest["bench"].as_array().unwrap() {
-        assert!(is_sent(&path(bench["path"].as_str().unwrap())), "Cargo.toml names {bench}");
+    for named in ["bench", "test"].into_iter().flat_map(|kind| manifest[kind].as_array().unwrap()) {
+        assert!(is_sent(&path(named["path"].as_str().unwrap())), "Cargo.toml names {named}");
     }
     for file in ["Cargo.toml", "Cargo.lock", "src/main.rs", "build.rs"] {
         assert!(is_sent(&path(file)) || !path(file).exists(), "{file} is not sent");
