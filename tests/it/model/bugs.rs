@@ -43,7 +43,6 @@ fn every_deliberate_bug_is_found_again_by_its_seed_which_is_clean_without_it() {
 }
 
 #[test]
-#[ignore = "a search: `tests/model --bugs`"]
 fn every_deliberate_bug_is_found_by_some_seed() {
     let count = variable("SEEDS").unwrap_or(SEEDS);
     let mut missed = Vec::new();
