@@ -41,6 +41,10 @@ pub enum Bug {
     RestartsUnseen,
     /// A pack that was appended twice is applied twice (law 7).
     PackNotNoted,
+    /// A lane passes a dead letter that the dead-letter log has not kept (law 6).
+    LetterNotAwaited,
+    /// A dead letter that is replayed again counts again (law 7).
+    ReplayCountsAgain,
 }
 
 impl Bug {
@@ -63,6 +67,8 @@ impl Bug {
         Self::ClaimsUnchecked,
         Self::RestartsUnseen,
         Self::PackNotNoted,
+        Self::LetterNotAwaited,
+        Self::ReplayCountsAgain,
     ];
 }
 

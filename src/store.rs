@@ -196,6 +196,20 @@ pub struct LaneRow {
     pub checkpoint: Option<Checkpoint>,
     /// What a quorum has accepted; may lead the checkpoint.
     pub stored: Option<Seq>,
+    /// The stamp that `stored` was written at: the one of its pack, which the log must compute again.
+    pub stored_stamp: Option<Stamp>,
+}
+
+impl LaneRow {
+    /// A lane of which nothing is known.
+    pub fn blank(lane: Lane) -> Self {
+        Self { lane, checkpoint: None, stored: None, stored_stamp: None }
+    }
+
+    /// `stored` and its stamp.
+    pub fn stored_at(&self) -> Option<(Seq, Stamp)> {
+        self.stored.zip(self.stored_stamp)
+    }
 }
 
 /// A layout of the log, and what it pins (law 2).

@@ -157,12 +157,12 @@ impl Ledger for Memory {
     async fn lanes(&self, topic: &str) -> Result<Vec<LaneRow>, Error> {
         let tables = self.tables();
         let mut lanes = BTreeMap::new();
-        let blank = |lane: Lane| LaneRow { lane, checkpoint: None, stored: None };
         for ((_, lane), checkpoint) in tables.checkpoints.iter().filter(|((of, _), _)| of == topic) {
-            lanes.entry(*lane).or_insert_with(|| blank(*lane)).checkpoint = Some(checkpoint.clone());
+            lanes.entry(*lane).or_insert_with(|| LaneRow::blank(*lane)).checkpoint = Some(checkpoint.clone());
         }
-        for ((_, lane), (_, seq)) in tables.stored.iter().filter(|((of, _), _)| of == topic) {
-            lanes.entry(*lane).or_insert_with(|| blank(*lane)).stored = Some(*seq);
+        for ((_, lane), (stamp, seq)) in tables.stored.iter().filter(|((of, _), _)| of == topic) {
+            let row = lanes.entry(*lane).or_insert_with(|| LaneRow::blank(*lane));
+            (row.stored, row.stored_stamp) = (Some(*seq), Some(*stamp));
         }
         Ok(lanes.into_values().collect())
     }

@@ -12,6 +12,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::BoxFuture, stream}
 use tokio::sync::Semaphore;
 
 use crate::{
+    bugs::{self, Bug},
     clock, hot,
     item::{self, Coordinates, Lane, Stamp},
     log::{DeadLetter, Log},
@@ -104,6 +105,8 @@ pub struct Flush {
     pub lane: Lane,
     /// Where the lane stood when this was taken.
     pub mark: Checkpoint,
+    /// The store has said to have more, when the lane was taken over.
+    pub is_behind: bool,
     /// The layouts of its log; its totals in the hot view are sums over them.
     pub epochs: Vec<EpochRow>,
     /// Rows and who was named.
@@ -144,11 +147,12 @@ impl Flush {
             stream::iter(writes).buffer_unordered(WIDTH).try_collect::<()>(),
             stream::iter(events).buffer_unordered(EVENT_CALLS).try_collect::<()>(),
         )?;
-        context
-            .settled(self.lane, || {
-                context.store.write_stored(context.topic(), self.lane, self.mark.seq, self.mark.stamp)
-            })
-            .await?;
+        // What was said to be stored further on stays until the lane has met it: in a log that was cut and has grown again, a
+        // later stamp would take its place, and with it the only trace of what is lost.
+        if !self.is_behind {
+            let written = || context.store.write_stored(context.topic(), self.lane, self.mark.seq, self.mark.stamp);
+            context.settled(self.lane, written).await?;
+        }
         let meters = &context.meters;
         let now_ms = clock::now_ms();
         for received_ms in &self.received_ms {
@@ -214,6 +218,9 @@ impl Context {
         let Some(letters) = self.log.dead_letters() else { return Ok(()) };
         let (mut backoff, mut pause) = (Backoff::new(&self.retry), None);
         while let Err(error) = letters.bury(letter).await {
+            if bugs::on(Bug::LetterNotAwaited) {
+                break;
+            }
             if pause.is_none() {
                 tracing::warn!(partition = lane.partition, error = %error, "dead-letter log failed, lane waits");
                 let reason =

@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod bases;
 mod corrections;
 mod letters;
 #[cfg(test)]
@@ -144,6 +145,8 @@ pub struct Machine {
     applied: VecDeque<Stamp>,
     /// The one that the checkpoint named: its row may not have been read since.
     carried_unmet: Option<Seq>,
+    /// What the store says to have, ahead of the lane, and its stamp: the log must compute it there.
+    stored: Option<(Seq, Stamp)>,
     counted: Counted,
     /// Records that are dead letters for good; the newest of them.
     letters: BTreeSet<Seq>,
@@ -175,6 +178,7 @@ impl Machine {
             broken_base: None,
             applied: VecDeque::new(),
             carried_unmet: None,
+            stored: None,
             counted: Counted::since(next),
             letters: BTreeSet::new(),
             replays: Replays::default(),
@@ -254,37 +258,13 @@ impl Machine {
         Ok(missing)
     }
 
-    /// The rows, for installing what was missing; every base goes through `meet`.
-    pub fn install(&mut self, install: impl FnOnce(&mut Fold, &mut dyn FnMut(Seq, Stamp))) {
-        let Self { fold, unmet, next, broken_base, accepted, letters, applied, .. } = self;
-        let first = next.0 - applied.len() as u64;
-        install(fold, &mut |seq, stamp| {
-            if accepted.is_from_before(seq, stamp) {
-                return;
-            }
-            if accepted.gap_at(seq).is_some() || letters.contains(&seq) {
-                // Nothing is written in a gap afterwards; and a row names a record that nothing was folded from.
-                *broken_base = Some(seq);
-            } else if seq >= *next {
-                match unmet.insert(seq, stamp) {
-                    Some(other) if other != stamp => *broken_base = Some(seq),
-                    _ => {}
-                }
-            } else if let Some(at) = seq.0.checked_sub(first)
-                && applied[at as usize] != stamp
-            {
-                // The log went past it already, with another record.
-                *broken_base = Some(seq);
-            }
-        });
-    }
-
     /// Applies a pack that is prepared.
     pub fn apply(&mut self, read: &Read) -> Result<Applied, Halt> {
         if let Some(seq) = self.broken_base {
             return Err(Halt::Base { seq });
         }
         let stamp = self.begin(read)?;
+        self.meet_stored(read.seq, stamp)?;
         if self.accepted.gap_at(read.seq).is_some() {
             self.note_all(&read.pack);
             self.end(read, stamp);
@@ -432,12 +412,6 @@ impl Machine {
             unmet_base: self.highest_unmet(),
             counted: self.counted,
         })
-    }
-
-    /// The highest base that was read ahead of the lane and not met yet.
-    pub fn highest_unmet(&self) -> Option<Seq> {
-        let read = self.unmet.last_key_value().map(|(seq, _)| *seq);
-        read.max(self.carried_unmet.filter(|seq| *seq >= self.next))
     }
 
     /// Hands out what is owed to the store: rows and events.

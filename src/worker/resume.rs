@@ -50,6 +50,7 @@ impl Context {
         let Some(checkpoint) = row.and_then(|row| row.checkpoint.as_ref()) else {
             let mut machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows).with(accepted);
             machine.know_letters(self.letters_from(lane, Seq(0)).await?);
+            machine.expect_stored(row.and_then(LaneRow::stored_at));
             machine.cross(bounds.start);
             return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
         };
@@ -89,6 +90,7 @@ impl Context {
             return Err(Halt::Stamp { from, seq: checkpoint.seq });
         }
         machine.resume_at(checkpoint);
+        machine.expect_stored(row.and_then(LaneRow::stored_at));
         machine.cross(bounds.start);
         let covered = checkpoint.seq.next();
         Ok(Resumed { machine, covered, leader_epoch: checkpoint.leader_epoch, stored: stored.max(covered) })
@@ -235,7 +237,7 @@ mod tests {
             unmet_base: unmet.map(Seq),
             counted: Counted::since(Seq(0)),
         };
-        LaneRow { lane: LANE, checkpoint: Some(checkpoint), stored: stored.map(Seq) }
+        LaneRow { checkpoint: Some(checkpoint), stored: stored.map(Seq), ..LaneRow::blank(LANE) }
     }
 
     fn bounds(start: u64, end: u64) -> Bounds {

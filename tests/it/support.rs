@@ -306,7 +306,7 @@ pub struct Lanes {
 impl Lanes {
     /// Everything up to `seq` of the lane is stored from now on.
     pub fn stored(&self, lane: Lane, seq: Seq) {
-        self.rows.lock().unwrap().push(LaneRow { lane, checkpoint: None, stored: Some(seq) });
+        self.rows.lock().unwrap().push(LaneRow { stored: Some(seq), ..LaneRow::blank(lane) });
     }
 }
 

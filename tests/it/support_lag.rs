@@ -169,7 +169,7 @@ impl FakeStore {
             unmet_base: None,
             counted: Counted::since(Seq(0)),
         });
-        self.rows.lock().unwrap().insert(lane, LaneRow { lane, checkpoint, stored: stored.map(Seq) });
+        self.rows.lock().unwrap().insert(lane, LaneRow { checkpoint, stored: stored.map(Seq), ..LaneRow::blank(lane) });
     }
 
     /// Begins an epoch and answers its name.

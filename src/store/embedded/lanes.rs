@@ -72,6 +72,7 @@ impl LaneRows {
             lane: *lane,
             checkpoint: row.checkpoint.clone(),
             stored: row.stored.map(|(seq, _)| seq),
+            stored_stamp: row.stored.map(|(_, stamp)| stamp),
         })
         .collect()
     }

@@ -33,6 +33,7 @@ pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
         Option<i64>,
         Option<i64>,
         Option<i64>,
+        Option<i64>,
         Option<CqlVarintBorrowed<'r>>,
     );
     let mut lanes = Vec::new();
@@ -42,9 +43,8 @@ pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
         next = later;
         for row in page.rows::<Row<'_>>().map_err(fault::damaged)? {
             let row = row.map_err(fault::damaged)?;
-            let (topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored, ..) =
-                row;
-            let (.., since, items, duplicates, amount) = row;
+            let (topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, ..) = row;
+            let (.., stored, stored_stamp, since, items, duplicates, amount) = row;
             let partition = u32::try_from(partition).map_err(fault::damaged)?;
             let lane = Lane { topic_id: TopicId(array(topic_id)?), partition };
             let checkpoint = match seq {
@@ -61,7 +61,8 @@ pub async fn read(store: &Scylla, topic: &str) -> Result<Vec<LaneRow>, Error> {
                     unmet_base: unmet_base.map(|base| Seq(base.cast_unsigned())),
                 }),
             };
-            lanes.push(LaneRow { lane, checkpoint, stored: stored.map(|seq| Seq(seq.cast_unsigned())) });
+            let stored = stored.map(|seq| Seq(seq.cast_unsigned()));
+            lanes.push(LaneRow { lane, checkpoint, stored, stored_stamp: stored_stamp.map(Stamp) });
         }
     }
     Ok(lanes)

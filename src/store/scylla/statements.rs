@@ -68,7 +68,7 @@ statements! {
     events_by_subject: "SELECT time, id, name, properties, received, WRITETIME(received) FROM {ks}.events_by_subject \
                         WHERE namespace = ? AND subject = ? AND month = ? \
                         AND (time, id) >= (?, ?) AND (time, id) < (?, ?) LIMIT ?",
-    lanes: "SELECT topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored, \
+    lanes: "SELECT topic_id, partition, seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, stored, WRITETIME(stored), \
             counted_since, counted_items, counted_duplicates, counted_amount FROM {ks}.checkpoints WHERE topic = ?",
     insert_checkpoint: "INSERT INTO {ks}.checkpoints (topic, topic_id, partition, \
                         seq, leader_epoch, pack, stamp, dedup_from, dedup_stamp, unmet_base, \

@@ -2,6 +2,7 @@
 
 use super::{
     Class, Coordinates, Halt, Last, Machine, Poison, Read, Record, Refusal, Replayed, Seq, Stamp,
+    bugs::{self, Bug},
     poison::{check_placement, check_replay, name},
 };
 
@@ -93,6 +94,7 @@ impl Machine {
             return Err(Halt::Base { seq });
         }
         let stamp = self.letter_stamp(seq);
+        self.meet_stored(seq, stamp)?;
         self.memory.note_unknown(seq);
         self.know_letter(seq);
         self.last = Some(Last { seq, stamp, pack: name(&record.payload), leader_epoch: record.leader_epoch });
@@ -117,7 +119,8 @@ impl Machine {
 
     /// Whether an earlier pack has applied the dead letter that this one replays.
     pub(super) fn is_replayed_before(&self, read: &Read) -> bool {
-        read.replayed.is_some_and(|at| self.replays.is_applied_before(at, self.lane.topic_id, read.seq))
+        let is_before = |at| self.replays.is_applied_before(at, self.lane.topic_id, read.seq);
+        read.replayed.is_some_and(is_before) && !bugs::on(Bug::ReplayCountsAgain)
     }
 
     /// Hands out which dead letters were replayed, owed to the store.

@@ -353,8 +353,11 @@ fn checkpoint(lane: Lane, seq: u64, stamp: i64) -> Checkpoint {
 async fn checkpoint_and_stored_move_by_their_own_stamps_and_never_back(bed: &Bed) {
     let (topic, lane) = (bed.topic(), lane(1, 3));
     let read = async || bed.store.lanes(&topic).await.unwrap();
-    let expect =
-        |checkpoint: Option<Checkpoint>, stored: Option<u64>| [LaneRow { lane, checkpoint, stored: stored.map(Seq) }];
+    // Each is written at a hundred times its seq.
+    let expect = |checkpoint: Option<Checkpoint>, stored: Option<u64>| {
+        let stored_stamp = stored.map(|seq| Stamp(seq as i64 * 100));
+        [LaneRow { lane, checkpoint, stored: stored.map(Seq), stored_stamp }]
+    };
     assert_eq!(read().await, []);
     let first = checkpoint(lane, 10, 1_000);
     bed.store.write_checkpoint(&topic, &first).await.unwrap();
@@ -384,11 +387,11 @@ async fn lanes_of_other_topics_and_other_lives_are_their_own(bed: &Bed) {
     let expected = lanes.iter().enumerate().map(|(index, lane)| LaneRow {
         lane: *lane,
         checkpoint: Some(checkpoint(*lane, index as u64, 5)),
-        stored: None,
+        ..LaneRow::blank(*lane)
     });
     assert_eq!(read, expected.collect::<Vec<_>>());
     assert_eq!(bed.store.lanes(&other).await.unwrap(), []);
-    let one = LaneRow { lane: lanes[0], checkpoint: None, stored: Some(Seq(77)) };
+    let one = LaneRow { stored: Some(Seq(77)), stored_stamp: Some(Stamp(9)), ..LaneRow::blank(lanes[0]) };
     assert_eq!(bed.store.lanes(&longer).await.unwrap(), [one]);
 }
 

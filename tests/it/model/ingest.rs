@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tallymark::{
     hot::{Delta, HotKey, HotKind, HotView as _},
-    item::{IdScope, Lane, PackId, SeriesRef, Shard, TopicId, event_hash, series_hash},
+    item::{Coordinates, IdScope, Lane, PackId, SeriesRef, Shard, TopicId, event_hash, series_hash},
     pack::{self, Claim, Event, FORMAT, Increments, Pack},
     store::EpochRow,
 };
@@ -59,6 +59,8 @@ struct Made {
     items: Vec<Item>,
     partitions: u32,
     acknowledged: bool,
+    /// The dead letter that it replays.
+    replays: Option<Coordinates>,
 }
 
 #[derive(Default)]
@@ -66,6 +68,8 @@ struct Books {
     made: HashMap<PackId, Made>,
     /// What clients have asked for, and when.
     requests: Vec<(i64, Vec<Item>)>,
+    /// Packs that were damaged in the log, and what they carried.
+    damaged: Vec<(Coordinates, Vec<Item>)>,
     next_id: u64,
     under_way: usize,
 }
@@ -165,27 +169,71 @@ impl Intake {
             of_partition.entry(self.partition(&item, partitions)).or_default().push(item);
         }
         for (partition, items) in of_partition {
-            self.send(at, partition, items);
+            self.send(at, partition, items, None);
         }
     }
 
     /// A pack of nothing but its claims.
     pub fn send_empty(self: &Arc<Self>, at: usize, partition: u32) {
-        self.send(at, partition, Vec::new());
+        self.send(at, partition, Vec::new(), None);
     }
 
-    fn send(self: &Arc<Self>, at: usize, partition: u32, items: Vec<Item>) {
-        let (pack, lane, ingest) = self.pack(at, partition, &items);
+    /// A pack whose bytes the log finds changed when it is read.
+    pub fn put_damaged(&self, partition: u32) {
+        let processes = self.processes.lock().unwrap().len() as u64;
+        let at = self.sim.chance.below(processes) as usize;
+        let here = |series: &usize| {
+            let item = Item::Increment { series: *series, amount: 1, id: None };
+            self.partition(&item, self.processes.lock().unwrap()[at].partitions) == partition
+        };
+        let Some(series) = (0..self.series.len()).find(here) else { return };
+        let id = self.sim.chance.permille(500).then(|| self.fresh_id());
+        let items = vec![Item::Increment { series, amount: 3, id }, Item::Increment { series, amount: 4, id: None }];
+        let (pack, lane, _) = self.pack(at, partition, &items);
+        let damage = Some("its checksum is wrong".to_owned());
+        let seq = self.broker.put(partition, FORMAT, pack.encode_record(), damage).seq.expect("it was put just now");
+        self.sim.note(|| format!("log {partition}: {seq} is damaged: {items:?}"));
+        self.books().damaged.push((Coordinates { lane, seq }, items));
+    }
+
+    /// Somebody replays a damaged pack, whether or not it was replayed before.
+    pub fn replay(self: &Arc<Self>, at: usize) {
+        let damaged = {
+            let books = self.books();
+            (!books.damaged.is_empty()).then(|| self.sim.chance.pick(&books.damaged).clone())
+        };
+        let Some((letter, items)) = damaged else { return };
+        let process = {
+            let processes = self.processes.lock().unwrap();
+            (processes[at].topic_id, processes[at].partitions)
+        };
+        // In its own layout, or not at all: what `tallymark dead-letters replay` sees to.
+        if process.0 == letter.lane.topic_id
+            && items.iter().all(|item| self.partition(item, process.1) == letter.lane.partition)
+        {
+            self.send(at, letter.lane.partition, items, Some(letter));
+        }
+    }
+
+    fn send(self: &Arc<Self>, at: usize, partition: u32, items: Vec<Item>, replays: Option<Coordinates>) {
+        let (mut pack, lane, ingest) = self.pack(at, partition, &items);
+        pack.replayed = replays.map(|Coordinates { lane, seq }| pack::Coordinates {
+            topic_id: Bytes::copy_from_slice(&lane.topic_id.0),
+            partition: lane.partition,
+            seq: seq.0,
+        });
         let (id, partitions) = (pack.pack_id(), pack.partitions);
         self.sim.note(|| format!("ingest {at}: {id:?} for {partition}: {items:?}"));
         {
             let mut books = self.books();
-            books.made.insert(id, Made { lane, items: items.clone(), partitions, acknowledged: false });
+            books.made.insert(id, Made { lane, items: items.clone(), partitions, acknowledged: false, replays });
             books.under_way += 1;
         }
         let (intake, payload) = (self.clone(), pack.encode_record());
         tokio::spawn(async move {
-            intake.deliver(ingest, lane, id, payload, pack.claims, &items).await;
+            // The view learns of a replay by its lane alone.
+            let shown = if replays.is_none() { &items[..] } else { &[] };
+            intake.deliver(ingest, lane, id, payload, pack.claims, shown).await;
             intake.books().under_way -= 1;
         });
     }
@@ -326,21 +374,29 @@ impl Intake {
         for lane in lanes.iter().copied().filter(|lane| !self.sim.is_tainted(*lane)) {
             // What stops a lane stops its books.
             let end = watcher.recount(lane, |recount| recount.next().0) as usize;
-            let all: Vec<PackId> = self.broker.history(lane.partition, |history| {
-                let ids = history.iter().filter_map(|record| pack::decode(record.format, record.payload.clone()).ok());
-                ids.map(|pack| pack.pack_id()).collect()
+            // Dead letters are there and do not count.
+            let all: Vec<Option<PackId>> = self.broker.history(lane.partition, |history| {
+                let ids = history.iter().map(|record| {
+                    let pack = pack::decode(record.format, record.payload.clone()).ok();
+                    pack.filter(|_| record.damage.is_none()).map(|pack| pack.pack_id())
+                });
+                ids.collect()
             });
-            let packs = &all[..end.min(all.len())];
-            let there: HashSet<PackId> = all.iter().copied().collect();
+            let packs = all[..end.min(all.len())].iter().flatten();
+            let there: HashSet<PackId> = all.iter().flatten().copied().collect();
             for (id, made) in books.made.iter().filter(|(_, made)| made.lane == lane && made.acknowledged) {
                 if !there.contains(id) {
                     self.sim.violated(|| format!("law 1: {id:?} was acknowledged, the log lacks it: {:?}", made.items));
                 }
             }
             let mut expected: BTreeMap<RowKey, i128> = BTreeMap::new();
-            let (mut seen, mut counted) = (HashSet::new(), BTreeSet::new());
-            for made in packs.iter().filter(|id| seen.insert(**id)).filter_map(|id| books.made.get(id)) {
-                let Some(epoch) = epochs.iter().find(|epoch| epoch.partitions == made.partitions) else { continue };
+            let (mut seen, mut counted, mut replayed) = (HashSet::new(), BTreeSet::new(), BTreeSet::new());
+            for made in packs.filter(|id| seen.insert(**id)).filter_map(|id| books.made.get(id)) {
+                if made.replays.is_some_and(|at| !replayed.insert(at)) {
+                    continue;
+                }
+                let is_its = |epoch: &&EpochRow| (epoch.topic_id, epoch.partitions) == (lane.topic_id, made.partitions);
+                let Some(epoch) = epochs.iter().find(is_its) else { continue };
                 for item in &made.items {
                     let Item::Increment { series, amount, id } = item else { continue };
                     if id.is_none_or(|id| counted.insert((*series, id))) {

@@ -12,13 +12,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tallymark::{
     item::{Lane, Seq, TopicId},
-    log::{Appended, Bounds, Change, Cursor, Error, Log, Record, Topology},
+    log::{Appended, Bounds, Change, Cursor, DeadLetters, Error, Log, Record, Topology},
     retry::Kind,
     worker::told::{Teller, Told},
 };
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{gate::Gate, group::Group, sim::Sim};
+use super::{
+    gate::Gate,
+    group::Group,
+    letters::{self, Kept},
+    sim::Sim,
+};
 
 pub const TOPIC: &str = "model.packs";
 
@@ -35,6 +40,8 @@ pub struct Trouble {
     pub reads: u64,
     /// Milliseconds that an answer takes at most.
     pub slow_ms: u64,
+    /// The dead-letter log's.
+    pub letters: letters::Trouble,
 }
 
 struct Part {
@@ -78,6 +85,7 @@ struct State {
 pub struct Broker {
     pub sim: Arc<Sim>,
     pub group: Arc<Group>,
+    pub letters: Kept,
     state: Mutex<State>,
     grown: Teller<u64>,
 }
@@ -88,6 +96,7 @@ impl Broker {
         let parts = (0..partitions).map(|_| Part::new()).collect();
         Arc::new(Self {
             group: Group::new(sim.clone(), partitions),
+            letters: Kept::default(),
             sim,
             state: Mutex::new(State { topic_id, parts, trouble: Trouble::default() }),
             grown: Teller::new(0),
@@ -284,7 +293,11 @@ impl Opened {
         Self { topology: broker.topology(), broker, gate, process }
     }
 
-    async fn asked(&self) -> Result<(), Error> {
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    pub async fn asked(&self) -> Result<(), Error> {
         ask(&self.broker, &self.gate).await
     }
 }
@@ -346,6 +359,10 @@ impl Log for Opened {
 
     async fn check(&self) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
     }
 }
 

@@ -3,12 +3,14 @@
 
 #[cfg(feature = "bugs")]
 mod bugs;
+mod damage;
 mod explore;
 mod gate;
 mod group;
 mod hot;
 mod ingest;
 mod ledgers;
+mod letters;
 mod log;
 mod named;
 mod oracle;

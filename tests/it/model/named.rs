@@ -17,7 +17,7 @@ use super::{
     gate::Gate,
     hot,
     ingest::Item,
-    log, schedule,
+    letters, log, schedule,
     sim::Sim,
     store::Client,
     worker::Settings,
@@ -332,6 +332,39 @@ fn a_log_cut_behind_rows_that_are_stored_already() {
 }
 
 #[test]
+fn a_log_cut_and_grown_past_what_is_stored_where_no_row_tells() {
+    play(20, &shape(), async |world| {
+        world.start();
+        world.add(0, 1);
+        world.checkpointed().await;
+        // Of events no row is read again.
+        let event = |world: &World| vec![Item::Event { id: world.intake.fresh_id(), with_subject: false }];
+        for _ in 0..10 {
+            world.intake.ask(0, event(world));
+            sleep(Duration::from_millis(100)).await;
+        }
+        world.stored().await;
+        world.crash(0).await;
+        world.sim.taint(world.lane(0));
+        world.broker.cut(0, 1);
+        (0..2).for_each(|at| world.intake.restart(at));
+        for _ in 0..14 {
+            world.intake.ask(0, event(world));
+            sleep(Duration::from_millis(100)).await;
+        }
+        world.damaged.insert(0, Expected { kinds: vec!["Base"], must: true });
+        // Somebody may store less of it than was stored of the log as it was.
+        world.broker.set_trouble(log::Trouble { slow_ms: 2000, ..log::Trouble::default() });
+        world.start();
+        sleep(Duration::from_millis(world.sim.chance.between(9_000, 20_000))).await;
+        world.crash(0).await;
+        world.broker.set_trouble(log::Trouble::default());
+        world.start();
+        world.halted().await;
+    });
+}
+
+#[test]
 fn a_newer_format_met_by_an_older_worker() {
     play(2, &shape(), async |world| {
         world.start();
@@ -389,6 +422,55 @@ fn retries_at_the_edge_of_the_window_after_a_clock_blip() {
         sleep(Duration::from_millis(19_900 + world.sim.chance.below(200))).await;
         world.intake.ask(0, items);
         world.checkpointed().await;
+    });
+}
+
+#[test]
+fn the_dead_letter_log_away_when_a_lane_meets_what_nobody_can_read() {
+    play(10, &shape(), async |world| {
+        let away = letters::Trouble { away: true, ..letters::Trouble::default() };
+        world.broker.set_trouble(log::Trouble { letters: away, ..log::Trouble::default() });
+        world.start();
+        world.add(0, 1);
+        world.checkpointed().await;
+        let before = world.broker.bounds_of(0).end.0;
+        world.intake.put_damaged(0);
+        world.add(0, 2);
+        // Long enough for every checkpoint: none passes the letter.
+        for _ in 0..60 {
+            sleep(secs(1)).await;
+            world.until("it waits", |_, stored, checkpoint| stored.0.max(checkpoint.0) <= before).await;
+        }
+        if world.sim.chance.permille(500) {
+            world.crash(0).await;
+            world.start();
+        }
+        world.broker.set_trouble(log::Trouble::default());
+        world.stored().await;
+        world.intake.replay(0);
+        world.checkpointed().await;
+        world.crash(0).await;
+        world.intake.replay(1);
+        world.start();
+        world.checkpointed().await;
+    });
+}
+
+#[test]
+fn a_topic_made_anew_whose_epoch_an_operator_begins() {
+    play(5, &shape(), async |world| {
+        world.start();
+        (0..6).for_each(|series| world.add(series, 2));
+        world.checkpointed().await;
+        world.crash(0).await;
+        world.broker.recreate();
+        (0..2).for_each(|at| world.intake.restart(at));
+        world.is_recreated = true;
+        world.damaged.insert(0, Expected { kinds: vec!["Recreated"], must: true });
+        (0..6).for_each(|series| world.add(series, 3));
+        world.start();
+        world.halted().await;
+        // `end` begins the epoch, and has the lanes go on from 0.
     });
 }
 

@@ -1,10 +1,10 @@
 //! What a lane must be: the definition of the laws, literally, over the whole history of its log. Nothing of it is shared
 //! with the production code but the record's format and the names of rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tallymark::{
-    item::{IdScope, Lane, Namespace, Seq, SeriesRef, Shard, Stamp, series_hash},
+    item::{Coordinates, IdScope, Lane, Namespace, Seq, SeriesRef, Shard, Stamp, TopicId, series_hash},
     log::Record,
     pack::{self, Pack},
     store::{EpochRow, EventRow, RowName, ShardKey},
@@ -35,6 +35,10 @@ pub struct Recount {
     /// Where each id was noted last, and at which stamp.
     noted: HashMap<[u8; 16], (u64, i64)>,
     notes: u64,
+    /// Records that nobody can read: each takes a stamp, and nothing of it counts.
+    pub letters: BTreeSet<Seq>,
+    /// Dead letters that were replayed, by which pack first.
+    pub replayed: BTreeMap<Coordinates, Seq>,
     /// What cannot be applied stops the lane here.
     pub stopped: Option<(Seq, &'static str)>,
 }
@@ -54,16 +58,23 @@ impl Recount {
             stamps: Vec::new(),
             noted: HashMap::new(),
             notes: 0,
+            letters: BTreeSet::new(),
+            replayed: BTreeMap::new(),
             stopped,
         }
     }
 
-    /// An epoch was begun: what it stopped goes on.
+    /// An epoch was begun: what it stopped goes on. The first one pins the window.
     pub fn set_epochs(&mut self, epochs: &[EpochRow]) {
-        if self.epochs.len() != epochs.len() {
-            self.epochs = epochs.to_vec();
-            self.stopped.take_if(|(_, why)| *why == "Epoch");
+        let ours: Vec<EpochRow> = epochs.iter().filter(|epoch| epoch.topic_id == self.lane.topic_id).cloned().collect();
+        if self.epochs.len() == ours.len() {
+            return;
         }
+        if self.epochs.is_empty() {
+            (self.window_us, self.max_ids) = (ours[0].dedup_window_us, ours[0].dedup_max_ids);
+        }
+        self.epochs = ours;
+        self.stopped.take_if(|(_, why)| matches!(*why, "Epoch" | "Recreated"));
     }
 
     /// One past what was recounted.
@@ -87,24 +98,34 @@ impl Recount {
         if record.seq != self.next() {
             return Err("Missing");
         }
-        if record.damage.is_some() {
-            return Err("Unreadable");
-        }
+        let previous = self.stamps.last().map_or(0, |stamp| stamp.0);
         let pack = match pack::decode(record.format, record.payload.clone()) {
-            Ok(pack) => pack,
+            Ok(pack) if record.damage.is_none() => pack,
             Err(pack::Error::Newer(_)) => return Err("Newer"),
-            Err(_) => return Err("Unreadable"),
+            _ => {
+                self.letters.insert(record.seq);
+                self.stamps.push(Stamp(previous + 1));
+                return Ok(());
+            }
         };
         let same = |epoch: &&EpochRow| epoch.partitions == pack.partitions && epoch.shards == pack.shards;
         let Some(epoch) = self.epochs.iter().find(same).cloned() else { return Err("Epoch") };
-        let previous = self.stamps.last().map_or(0, |stamp| stamp.0);
         let clock_ms = record.append_ms.min(pack.receive_ms + 3_600_000);
         let stamp = Stamp((previous + 1).max(clock_ms * 1000));
-        let twice = self.note(pack.pack_id().0, stamp);
+        let twice = self.note(pack.pack_id().0, stamp) | self.is_replayed_again(&pack, record.seq);
         self.increments(&pack, &epoch, record.seq, stamp, twice);
         self.take_events(&pack, record.seq, stamp, twice);
         self.stamps.push(stamp);
         Ok(())
+    }
+
+    /// Whether the pack replays a dead letter that an earlier one has replayed.
+    fn is_replayed_again(&mut self, pack: &Pack, seq: Seq) -> bool {
+        pack.replayed.as_ref().is_some_and(|at| {
+            let topic_id = TopicId(at.topic_id[..].try_into().unwrap());
+            let at = Coordinates { lane: Lane { topic_id, partition: at.partition }, seq: Seq(at.seq) };
+            *self.replayed.entry(at).or_insert(seq) != seq
+        })
     }
 
     /// Notes an id: whether it was last noted within the window and among the last `max_ids` notes.

@@ -6,10 +6,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tallymark::{
     bugs::Bug,
-    pack::FORMAT,
     retry,
     units::{Size, Span},
     worker::Options,
@@ -17,14 +15,14 @@ use tallymark::{
 use tokio::time::sleep;
 
 use super::{
+    damage::{self, Damage},
     hot,
     ingest::Item,
-    log,
+    letters, log,
     sim::Sim,
     store,
-    watcher::Watcher,
     worker::Settings,
-    world::{Expected, Shape, World},
+    world::{Shape, World},
 };
 
 /// Something that may happen.
@@ -55,6 +53,8 @@ pub enum Act {
     Retain,
     RestartIngest,
     Damage,
+    Poison,
+    Replay,
 }
 
 /// What a seed may do.
@@ -67,19 +67,6 @@ struct Plan {
     extremes: bool,
     damage: Option<Damage>,
     most_workers: usize,
-}
-
-/// Something that the log never promised to survive; one in a world, if any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Damage {
-    Cut,
-    Overtaken,
-    Garbage,
-    Damaged,
-    Newer,
-    Hole,
-    Recreated,
-    Partitions,
 }
 
 /// What came of a seed.
@@ -149,6 +136,7 @@ impl Plan {
         may(300, 15, &[Act::HotFlush]);
         may(700, 80, &[Act::Load]);
         may(500, 30, &[Act::LogTrouble]);
+        may(300, 15, &[Act::Poison, Act::Replay, Act::Replay]);
         let skews = chance.permille(250);
         if skews {
             acts.push((25, Act::Skew));
@@ -158,19 +146,7 @@ impl Plan {
         if chance.permille(200) {
             acts.push((8, Act::RestartIngest));
         }
-        let damage = chance.permille(250).then(|| {
-            *chance.pick(&[
-                Damage::Cut,
-                Damage::Cut,
-                Damage::Overtaken,
-                Damage::Garbage,
-                Damage::Damaged,
-                Damage::Newer,
-                Damage::Hole,
-                Damage::Recreated,
-                Damage::Partitions,
-            ])
-        });
+        let damage = chance.permille(250).then(|| *chance.pick(damage::ALL));
         if damage.is_some() {
             acts.push((12, Act::Damage));
         }
@@ -250,16 +226,19 @@ pub async fn end(world: &mut World) {
     if sim.violation().is_some() {
         return;
     }
-    if world.broker.partitions() > world.shape.partitions {
-        sim.note(|| "the operator begins the epoch of the new layout".to_owned());
+    if world.broker.partitions() > world.shape.partitions || world.is_recreated {
+        sim.note(|| "the operator begins the epoch of the log as it is".to_owned());
         world.begin_epoch();
+        if world.is_recreated {
+            world.damaged.clear();
+        }
         world.leave_all().await;
         world.start();
         world.settle("the lanes do not go on in the new layout").await;
     }
     world.check("at the end");
     let is_whole = |world: &World| {
-        let is_one = world.broker.partitions() == world.shape.partitions;
+        let is_one = world.broker.partitions() == world.shape.partitions && !world.is_recreated;
         is_one
             && (0..world.broker.partitions())
                 .all(|at| world.expected(at).kinds.is_empty() && !sim.is_tainted(world.lane(at)))
@@ -274,7 +253,7 @@ pub async fn end(world: &mut World) {
 
     sim.note(|| "another worker takes over, and clients retry".to_owned());
     world.leave_all().await;
-    resolve_overtaken(world);
+    damage::resolve_overtaken(world);
     world.start();
     let retried = world.intake.recent(world.shape.window_ms / 3);
     for items in retried.into_iter().rev().take(10).filter(|_| world.broker.partitions() == world.shape.partitions) {
@@ -296,8 +275,29 @@ pub async fn end(world: &mut World) {
         world.touch_all();
         sleep(Duration::from_secs(5)).await;
         world.check_view("while nobody works").await;
+        flush_under_loads(world).await;
+        world.check_view("while nobody works, after loads that a flush came between").await;
     }
     world.leave_all().await;
+}
+
+/// Everything is loaded from a slow view, which is flushed meanwhile, and packs go on; nobody is there to publish a total.
+async fn flush_under_loads(world: &World) {
+    let chance = &world.sim.chance;
+    world.view.set_trouble(hot::Trouble { slow_ms: 3000, ..hot::Trouble::default() });
+    for series in 0..world.intake.series.len() {
+        (0..2).for_each(|kind| world.load(series, kind));
+    }
+    for _ in 0..2 {
+        sleep(Duration::from_millis(chance.between(500, 4000))).await;
+        world.touch_all();
+        sleep(Duration::from_millis(chance.between(0, 2000))).await;
+        world.sim.note(|| "the hot view is flushed".to_owned());
+        world.view.flush();
+    }
+    world.touch_all();
+    sleep(Duration::from_secs(30)).await;
+    world.view.set_trouble(hot::Trouble::default());
 }
 
 /// Every ingest has its say of what was acknowledged to it.
@@ -305,22 +305,6 @@ fn claim_all(world: &World) {
     for at in 0..world.intake.processes() {
         for partition in 0..world.shape.partitions {
             world.intake.send_empty(at, partition);
-        }
-    }
-}
-
-/// Whether a lane whose log lost its front must halt is known once nobody runs it.
-fn resolve_overtaken(world: &mut World) {
-    for partition in 0..world.shape.partitions {
-        if world.damaged.get(&partition).is_some_and(|expected| expected.kinds == ["Gap", "Log"]) {
-            let (highest, lowest) = Watcher::checkpoints(&world.servers, world.lane(partition));
-            let start = world.broker.bounds_of(partition).start.0;
-            let next = |seq: Option<tallymark::item::Seq>| seq.map_or(0, |seq| seq.0 + 1);
-            if start > next(highest) {
-                world.damaged.insert(partition, Expected { kinds: vec!["Gap"], must: true });
-            } else if start <= next(lowest) {
-                world.damaged.remove(&partition);
-            }
         }
     }
 }
@@ -397,6 +381,7 @@ async fn take(world: &mut World, plan: &mut Plan, act: Act) {
                 without_offset: often(200),
                 reads: often(200),
                 slow_ms: *chance.pick(&[0, 20, 2000]),
+                letters: letters::Trouble { away: chance.permille(300), fails: often(500), answer_lost: often(300) },
             };
             sim.note(|| format!("log {trouble:?}"));
             world.broker.set_trouble(trouble);
@@ -415,13 +400,15 @@ async fn take(world: &mut World, plan: &mut Plan, act: Act) {
                 world.intake.set_skew(at, skew_ms);
             }
         }
+        Act::Poison => world.poison(any(world.broker.partitions() as usize) as u32),
+        Act::Replay => world.intake.replay(any(world.intake.processes())),
         Act::Retain => world.retain(any(world.shape.partitions as usize) as u32),
         Act::RestartIngest if plan.damage != Some(Damage::Cut) => {
             world.intake.restart(any(world.intake.processes()));
         }
         Act::Damage => {
             if let Some(damage) = plan.damage
-                && harm(world, damage)
+                && damage::harm(world, damage)
             {
                 plan.acts.retain(|(_, act)| *act != Act::Damage);
             }
@@ -446,78 +433,4 @@ fn ask(world: &World, plan: &Plan) {
     });
     let items = items.collect();
     world.intake.ask(chance.below(world.intake.processes() as u64) as usize, items);
-}
-
-/// Whether it could be done.
-fn harm(world: &mut World, damage: Damage) -> bool {
-    let sim = world.sim.clone();
-    let chance = &sim.chance;
-    let partition = chance.below(u64::from(world.shape.partitions)) as u32;
-    let lane = world.lane(partition);
-    let bounds = world.broker.bounds_of(partition);
-    match damage {
-        Damage::Cut => {
-            let cut = bounds.end.0.saturating_sub(chance.between(1, 4)).max(bounds.start.0);
-            // Somebody who lives was told of what is lost, so it comes out.
-            if !world.intake.claims_above(partition, cut) {
-                return false;
-            }
-            sim.taint(lane);
-            world.broker.cut(partition, cut);
-            let kinds = vec!["Cut", "Replaced", "Stamp", "Base", "Claim", "Log"];
-            world.damaged.insert(partition, Expected { kinds, must: true });
-            sim.note(|| format!("log {partition}: is cut to {cut} of {}", bounds.end));
-        }
-        Damage::Overtaken => {
-            let (highest, _) = Watcher::checkpoints(&world.servers, lane);
-            let next = highest.map_or(0, |seq| seq.0 + 1);
-            if bounds.end.0 <= next {
-                return false;
-            }
-            let start = chance.between(next + 1, bounds.end.0.max(next + 1));
-            sim.taint(lane);
-            world.broker.remove_front(partition, start);
-            world.damaged.insert(partition, Expected { kinds: vec!["Gap", "Log"], must: false });
-            sim.note(|| {
-                format!("log {partition}: retention overtakes the checkpoint {highest:?}, it starts at {start}")
-            });
-        }
-        Damage::Garbage => {
-            let seq = world.broker.put(partition, 1, Bytes::from_static(b"\xff\xfe not a pack"), None).seq;
-            sim.note(|| format!("log {partition}: {seq:?} is no pack"));
-        }
-        Damage::Damaged => {
-            let seq =
-                world.broker.put(partition, 1, Bytes::from_static(b""), Some("its checksum is wrong".to_owned())).seq;
-            sim.note(|| format!("log {partition}: {seq:?} is damaged"));
-        }
-        Damage::Newer => {
-            let seq = world.broker.put(partition, FORMAT + 1, Bytes::from_static(b"of the future"), None).seq;
-            sim.note(|| format!("log {partition}: {seq:?} is of a newer format"));
-        }
-        Damage::Hole => {
-            world.broker.lose_one(partition);
-            sim.note(|| format!("log {partition}: {} is passed over", bounds.end));
-        }
-        Damage::Recreated => {
-            for lane in world.lanes() {
-                world.watcher.recount(lane, |_| {});
-            }
-            world.broker.recreate();
-            (0..world.intake.processes()).for_each(|at| world.intake.restart(at));
-            for partition in 0..world.shape.partitions {
-                let kinds = vec!["Recreated", "Log"];
-                world.damaged.insert(partition, Expected { kinds, must: true });
-                sim.taint(world.lane(partition));
-            }
-            sim.note(|| "the topic is made anew".to_owned());
-        }
-        Damage::Partitions => {
-            world.is_loose = true;
-            world.broker.add_partitions(chance.between(1, 2) as u32);
-            world.intake.restart(chance.below(world.intake.processes() as u64) as usize);
-            sim.note(|| format!("the topic has {} partitions", world.broker.partitions()));
-        }
-    }
-    true
 }

@@ -354,14 +354,14 @@ impl Ledger for Client {
             _ => None,
         });
         let mut lanes = std::collections::BTreeMap::new();
-        let blank = |lane: Lane| LaneRow { lane, checkpoint: None, stored: None };
-        for (key, _, value) in rows.await? {
+        for (key, stamp, value) in rows.await? {
             match (key, value) {
                 (Key::Checkpoint(lane), Value::Checkpoint(mark)) => {
-                    lanes.entry(lane).or_insert_with(|| blank(lane)).checkpoint = Some(mark);
+                    lanes.entry(lane).or_insert_with(|| LaneRow::blank(lane)).checkpoint = Some(mark);
                 }
                 (Key::Stored(lane), Value::Stored(seq)) => {
-                    lanes.entry(lane).or_insert_with(|| blank(lane)).stored = Some(seq);
+                    let row = lanes.entry(lane).or_insert_with(|| LaneRow::blank(lane));
+                    (row.stored, row.stored_stamp) = (Some(seq), Some(stamp));
                 }
                 _ => {}
             }

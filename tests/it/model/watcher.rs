@@ -7,7 +7,7 @@ use std::{
 };
 
 use tallymark::{
-    item::{Lane, Seq, event_hash},
+    item::{Coordinates, Lane, Seq, event_hash},
     log::Record,
     store::EpochRow,
 };
@@ -152,6 +152,20 @@ impl Watcher {
                     }
                     self.holds(servers, lane, mark.seq, "law 5: the checkpoint leads");
                 }
+                (Key::Letter(at), _) => {
+                    let stamp = self.recount(lane, |recount| {
+                        recount.letters.contains(&at.seq).then(|| recount.stamps[at.seq.0 as usize])
+                    });
+                    if stamp != Some(put.stamp) {
+                        self.sim.violated(|| format!("law 6: {at:?} is called a dead letter at {:?}", put.stamp));
+                    }
+                }
+                (Key::Replayed(at), Value::Replayed(by)) => {
+                    let first = self.recount(lane, |recount| recount.replayed.get(at).copied());
+                    if first != Some(by.seq) {
+                        self.sim.violated(|| format!("law 6: {at:?} is said to be replayed by {by:?}, not {first:?}"));
+                    }
+                }
                 (Key::Stored(_), Value::Stored(seq)) if !self.sim.forgot.load(Ordering::SeqCst) => {
                     self.holds(servers, lane, *seq, "law 5: `stored` leads");
                 }
@@ -179,7 +193,23 @@ impl Watcher {
                         .violated(|| format!("{law}: seq {seq} of {lane:?}, but a quorum lacks event {}", event.id));
                 }
             }
+            self.holds_letters(&nodes, lane, recount, seq, law);
         });
+    }
+
+    /// What became of dead letters and their replays up to this seq is known to a quorum, and the letters are kept.
+    fn holds_letters(&self, nodes: &[Node; 3], lane: Lane, recount: &Recount, seq: Seq, law: &str) {
+        for at in recount.letters.range(..=seq).map(|seq| Coordinates { lane, seq: *seq }) {
+            let is_kept = self.broker.letters.has(at);
+            if !is_kept || copies(nodes, &Key::Letter(at), |_| true) < 2 {
+                self.sim.violated(|| format!("{law}: seq {seq} of {lane:?}; {at:?} is a dead letter, kept: {is_kept}"));
+            }
+        }
+        for (at, by) in recount.replayed.iter().filter(|(_, by)| **by <= seq) {
+            if copies(nodes, &Key::Replayed(*at), |stamp| stamp >= recount.stamps[by.0 as usize]) < 2 {
+                self.sim.violated(|| format!("{law}: seq {seq} of {lane:?}, but a quorum lacks the replay of {at:?}"));
+            }
+        }
     }
 
     /// At the end, every quorum says of every row of the lane what the log says.
@@ -197,6 +227,7 @@ impl Watcher {
                 .map(|(_, value)| value.clone())
         };
         self.recount(lane, |recount| {
+            self.holds_letters(&nodes, lane, recount, recount.next(), what);
             for ((key, name), versions) in &recount.rows {
                 let expected = versions.last().expect("a row has a version");
                 for pair in &pairs {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tallymark::{
     hot::{HotView as _, Options as HotOptions, View},
     item::{Epoch, Lane, Seq, Stamp},
@@ -72,6 +73,8 @@ pub struct World {
     checkpoints: BTreeMap<u32, VecDeque<(Instant, Seq)>>,
     /// Retries, clocks or layouts for which the clients' books promise nothing.
     pub is_loose: bool,
+    /// The topic was made anew, and nobody has begun its epoch yet.
+    pub is_recreated: bool,
 }
 
 fn epoch(broker: &Broker, shape: &Shape, created_ms: i64) -> EpochRow {
@@ -115,6 +118,7 @@ impl World {
             damaged: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             is_loose: false,
+            is_recreated: false,
         };
         world.plant_epoch(&first);
         world
@@ -239,6 +243,15 @@ impl World {
     }
 
     // The log.
+
+    /// A record that nobody can read, for ever: of whoever writes into a topic, or a pack that has changed at rest.
+    pub fn poison(&self, partition: u32) {
+        if self.sim.chance.permille(500) {
+            return self.intake.put_damaged(partition);
+        }
+        let seq = self.broker.put(partition, 1, Bytes::from_static(b"\xff\xfe not a pack"), None).seq;
+        self.sim.note(|| format!("log {partition}: {seq:?} is no pack"));
+    }
 
     /// Retention takes what every later pack finds expired and no lane goes back to.
     pub fn retain(&mut self, partition: u32) {

@@ -139,6 +139,7 @@ impl Ledger for MemoryStore {
                 lane: *lane,
                 checkpoint: checkpoint.clone(),
                 stored: stored.map(|(seq, _)| seq),
+                stored_stamp: stored.map(|(_, stamp)| stamp),
             };
             lanes.map(row).collect()
         })
