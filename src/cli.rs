@@ -27,6 +27,7 @@ use crate::{
 mod audit;
 mod completions;
 mod config;
+mod confirm;
 mod dead_letters;
 mod examples;
 mod get;

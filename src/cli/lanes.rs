@@ -1,6 +1,4 @@
-//! `tallymark lanes`: its flags, and asking on the terminal.
-
-use std::io::{self, IsTerminal as _, Write as _};
+//! `tallymark lanes`: its flags.
 
 use clap::{Args, Subcommand};
 
@@ -187,18 +185,6 @@ fn who() -> String {
     let host = process::name();
     let host = host.rsplit_once('-').map_or(host.as_str(), |(host, _)| host);
     format!("{}@{host}", user.as_deref().filter(|user| !user.is_empty()).unwrap_or("unknown"))
-}
-
-/// Asks on the terminal; `None` when there is none.
-pub fn confirm() -> Option<bool> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return None;
-    }
-    let mut err = io::stderr();
-    write!(err, "Do it? [y/N] ").and_then(|()| err.flush()).ok()?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).ok()?;
-    Some(matches!(line.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 #[cfg(test)]

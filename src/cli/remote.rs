@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _};
 
 use super::{
     block_on,
+    confirm::confirm,
     dead_letters::Command,
     get::Get,
     lag::Lag,
@@ -156,7 +157,7 @@ pub(super) fn lanes(asked: lanes::Asked, config: &Config) -> Result<Exit, Failur
                 }
                 Deed::Records => client::lanes::records(&options, console).await.map(|()| Exit::Done),
                 Deed::Remedy(remedy) => {
-                    let ended = client::lanes::remedy(&options, remedy, console, &mut lanes::confirm).await?;
+                    let ended = client::lanes::remedy(&options, remedy, console, &mut || confirm("Do it?")).await?;
                     Ok(if ended == client::lanes::Ended::Declined { Exit::Failed } else { Exit::Done })
                 }
             }

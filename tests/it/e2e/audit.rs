@@ -8,7 +8,7 @@ use tallymark::{
     store::{Options, Slice, Totals as _, embedded::Embedded},
 };
 
-use super::process::{Server, block_on, output, tallymark, wait_until};
+use super::process::{Server, at_terminal, block_on, output, tallymark, wait_until};
 
 /// An audit through a running instance: exit code, report, stderr.
 fn through(server: &Server, flags: &[&str]) -> (i32, Value, String) {
@@ -68,6 +68,10 @@ fn a_garbled_row_is_found_repaired_through_the_log_and_clean_again() {
     assert_eq!((&drift["found"], &drift["expected"]), (&json!(1005), &json!(5)), "{drift}");
     let (code, _, err) = over(data.path(), &["--repair"]);
     assert!(code == 2 && err.contains("--yes"), "{code} {err}");
+    let embedded = format!("embedded:{}", data.path().display());
+    let asks = ["audit", "--repair", "--log", &embedded, "--store", &embedded, "--admin-listen", "127.0.0.1:0"];
+    let (code, said) = at_terminal(&asks, "n");
+    assert!(code == 1 && said.contains("append corrections of 1 rows to the log"), "{code} {said}");
     let (code, report, err) = over(data.path(), &["--repair", "--yes"]);
     assert_eq!((code, &report["repairs"][0]["rows"]), (1, &json!(1)), "{report} {err}");
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::process::{Server, output, tallymark, wait_until};
+use super::process::{Server, at_terminal, output, tallymark, wait_until};
 
 /// Short windows, and a log that keeps little: retention may soon remove what is stored.
 const SETTINGS: &[&str] = &[
@@ -85,7 +85,7 @@ fn a_store_from_a_backup_that_retention_has_overtaken_goes_on_when_the_loss_is_a
     let command = said.lines().last().unwrap().trim().to_owned();
     assert!(command.starts_with("tallymark lanes accept-gap 0 1.."), "{said}");
 
-    let server = Server::start(data.path(), SETTINGS);
+    let mut server = Server::start(data.path(), SETTINGS);
     wait_until("it has halted", || server.get_admin("/api/v1/lag").1["status"] == "HALTED");
     let (_, lag) = server.get_admin("/api/v1/lag");
     assert!(lag["lanes"][0]["reason"].as_str().unwrap().contains(&command), "{lag}");
@@ -124,7 +124,11 @@ fn a_store_from_a_backup_that_retention_has_overtaken_goes_on_when_the_loss_is_a
     });
     let (code, said, _) = lanes(&server, &["--records"]);
     assert!(code == 0 && said.contains("accepted the gap 1..") && said.contains("why: an old backup"), "{said}");
-    assert!(server.stop().success());
+    server.signal("TERM");
+    assert!(server.wait().success());
+    // It asked for a remedy again and again meanwhile, and has said it once.
+    let lines = server.last_words();
+    assert_eq!(lines.matches("lane halted").count(), 1, "{lines}");
     let (code, said, err) = lanes_of(data.path(), &[]);
     assert_eq!(code, 0, "{said}{err}");
     let (_, records, _) = lanes_of(data.path(), &["--records", "--json"]);
@@ -146,8 +150,14 @@ fn a_log_that_was_begun_anew_beside_its_store_begins_a_new_epoch_by_a_command() 
     assert_eq!(server.post("/v1/increments", r#"{"counter": "c", "amount": 10}"#).0, 202);
     let (code, said, _) = lanes(&server, &[]);
     assert!(code == 4 && said.ends_with("\n  tallymark lanes begin-epoch\n"), "{said}");
-    let (code, said, err) = lanes(&server, &["begin-epoch", "--yes"]);
-    assert!(code == 0 && said.contains("Its lanes begin at 0."), "{said}{err}");
+    let asks = ["lanes", "begin-epoch", "--admin-url", &server.admin];
+    for no in ["n", ""] {
+        let (code, said) = at_terminal(&asks, no);
+        assert!(code == 1 && said.contains("Do it? [y/N]"), "{code} {said}");
+    }
+    assert_eq!(server.get_admin("/api/v1/lag").1["status"], "HALTED", "nothing was done");
+    let (code, said) = at_terminal(&asks, "y");
+    assert!(code == 0 && said.contains("Its lanes begin at 0."), "{code} {said}");
     server.settle_well();
     assert_eq!(server.stored("c"), Some(11));
     wait_until("the hot view says the same", || server.get("/v1/counters/c").1["total"] == 11);

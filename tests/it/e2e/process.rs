@@ -1,7 +1,7 @@
 //! The real binary, started and ended as an operator would, with its addresses read from its own log.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{LazyLock, mpsc},
@@ -39,6 +39,16 @@ pub fn output(command: &mut Command) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
+/// A command at a terminal, whose user gives this answer: its exit code, and what the terminal shows.
+pub fn at_terminal(args: &[&str], answer: &str) -> (i32, String) {
+    let words: Vec<String> = [PROGRAM].iter().chain(args).map(|word| format!("'{word}'")).collect();
+    let mut script = program("script", &["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    let child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script is in every Debian");
+    writeln!(child.stdin.as_ref().expect("piped"), "{answer}").expect("it takes the answer");
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// A running `tallymark run`.
 pub struct Server {
     child: Child,
@@ -47,6 +57,8 @@ pub struct Server {
     /// `http://…` of the admin port.
     pub admin: String,
     log: mpsc::Receiver<String>,
+    /// What it wrote before it was ready.
+    first: Vec<String>,
 }
 
 impl Server {
@@ -82,18 +94,18 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, url: String::new(), admin: String::new(), log };
-        let (mut seen, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        let mut server = Self { child, url: String::new(), admin: String::new(), log, first: Vec::new() };
+        let deadline = Instant::now() + PATIENCE;
         while (serves && server.url.is_empty()) || server.admin.is_empty() {
             let line = server
                 .log
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-                .unwrap_or_else(|_| panic!("no addresses in its log:\n{}", seen.join("\n")));
+                .unwrap_or_else(|_| panic!("no addresses in its log:\n{}", server.first.join("\n")));
             if let Some((what, address)) = listening(&line) {
                 let url = format!("http://{address}");
                 if what == "http" { server.url = url } else { server.admin = url }
             }
-            seen.push(line);
+            server.first.push(line);
         }
         wait_until("it is ready", || {
             get_json(&format!("{}/health/readyz", server.admin)).is_some_and(|(status, _)| status == 200)
@@ -120,7 +132,7 @@ impl Server {
 
     /// What it has written since it was started, once it has ended.
     pub fn last_words(&self) -> String {
-        self.log.iter().collect::<Vec<_>>().join("\n")
+        self.first.iter().cloned().chain(self.log.iter()).collect::<Vec<_>>().join("\n")
     }
 
     /// Memory that it holds, in bytes.

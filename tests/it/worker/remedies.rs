@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Waits until lane 0 has halted for a gap and said so, and accepts it.
-    async fn accept_gap(&self, running: &Running) -> Plan {
+    pub(super) async fn accept_gap(&self, running: &Running) -> Plan {
         running.halted(0).await;
         when("it is noted", async || self.noted().await).await;
         let plan = self.gap(None).await.unwrap();
@@ -77,7 +77,7 @@ impl World {
     }
 
     /// Packs of one item each, with an id each, from this number on.
-    async fn append_numbered(&self, numbers: std::ops::Range<u64>) {
+    pub(super) async fn append_numbered(&self, numbers: std::ops::Range<u64>) {
         for n in numbers {
             self.append(0, pack().once(SERIES, 1 << n, &n.to_string())).await;
         }
@@ -194,6 +194,34 @@ async fn whoever_takes_the_lane_over_right_after_computes_the_same() {
     running.stored(0, 12).await;
     running.stop().await;
     assert_eq!(world.totals().await, of([0, 1, 2, 6, 7, 8, 9, 10]));
+}
+
+#[tokio::test]
+async fn a_dead_letter_amid_what_was_given_up_and_is_stored_is_passed_by_every_owner_alike() {
+    let mut world = three_behind_the_checkpoint().await;
+    world.options.checkpoint_delay = NEVER;
+    world.append_numbered(3..5).await;
+    world.log.append(0, FORMAT, b"\xff no pack".to_vec().into()).await.unwrap();
+    world.append_numbered(5..8).await;
+    let running = world.start();
+    running.stored(0, 9).await;
+    running.crash().await;
+    world.log.remove_before(5);
+    let running = world.start();
+    let plan = world.accept_gap(&running).await;
+    assert!(matches!(plan.remedies[0], Remedy::Gap { from: Seq(3), to: Seq(9), .. }), "{plan:?}");
+    world.append_numbered(8..9).await;
+    running.stored(0, 10).await;
+    running.crash().await;
+    let first = world.rows().await;
+    let running = world.start();
+    running.stored(0, 10).await;
+    world.append(0, pack().once(SERIES, 1 << 7, "7").once(SERIES, 1 << 9, "9")).await;
+    running.stored(0, 11).await;
+    running.stop().await;
+    let second = world.rows().await;
+    assert_eq!(second[SERIES].total, first[SERIES].total + (1 << 9), "the ids of what is stored are known");
+    assert_eq!(world.totals().await, of(0..10));
 }
 
 #[tokio::test]
