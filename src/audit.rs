@@ -2,7 +2,7 @@
 //!
 //! `recount` runs one lane's records through the lane's own code with no store behind it, `naive` counts them once more
 //! without that code, `book` keeps what the log gives each row at exactly the seqs that store and hot view name, and says
-//! which of them differ (pure); `lane` reads one lane's log and rows; `repair` appends corrections; [`report`] is what comes
+//! which of them differ (pure); `lane` reads one lane's log and rows, `events` looks for its events; `repair` appends corrections; [`report`] is what comes
 //! out. Lanes are taken one after the other.
 //!
 //! Promises: lag is no drift, for everything is compared at equal seqs; a row that changes meanwhile is looked at again
@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod book;
+mod events;
 mod lane;
 mod naive;
 mod recount;
@@ -60,6 +61,8 @@ pub struct Options {
     pub naive: bool,
     /// Append corrections for the rows that differ.
     pub repair: bool,
+    /// Look for each event as well.
+    pub events: bool,
     /// Most differences that are listed.
     pub worst: usize,
     /// Most rows of one lane that are kept in memory.
@@ -68,7 +71,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { from: None, naive: false, repair: false, worst: 20, max_rows: 2_000_000 }
+        Self { from: None, naive: false, repair: false, events: true, worst: 20, max_rows: 2_000_000 }
     }
 }
 

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::{
     Deps, Error, From, Options,
     book::{Book, Extent, Row, Seen, Verdict},
-    epoch_of, key_of,
+    epoch_of,
+    events::Events,
+    key_of,
     recount::Recount,
     repair,
     report::{Counts, Drift, Kind, LaneReport, Repair, Sum},
@@ -68,6 +70,9 @@ impl Pass<'_> {
         let mut recount = Recount::new(lane, begin, not_before, self.epochs, &letters, &accepted, self.options.naive);
         let before = checkpoint.as_ref().and_then(|checkpoint| checkpoint.counted.since.0.checked_sub(1)).map(Seq);
         at.into_iter().chain(before).for_each(|seq| recount.mark(seq));
+        // The checkpoint says that these are stored, every one.
+        recount.keep_events_to(at.filter(|_| self.options.events));
+        let mut events = Events::default();
 
         let mut book = Book::new(Extent { from: begin.max(not_before), whole, checkpoint: at });
         let mut highest = self.read_rows(&mut book).await?;
@@ -75,23 +80,26 @@ impl Pass<'_> {
         // Whatever a row can name is in the log by now; a seq beyond its end is nobody's.
         let end = self.deps.log.bounds(self.partition).await?.end;
         let target = highest.map_or(begin, Seq::next).min(end);
-        self.read_log(&mut recount, &mut book, target, &mut progress).await?;
+        self.read_log(&mut recount, &mut book, &mut events, target, &mut progress).await?;
         book.set_from(recount.from().unwrap_or(target));
 
-        let confirmed = self.confirm(&mut recount, &mut book, &mut progress).await?;
+        let confirmed = self.confirm(&mut recount, &mut book, &mut events, &mut progress).await?;
         let hot = self.confirm_hot(lane, &mut book, &recount).await?;
         if !confirmed.is_empty() || !hot.is_empty() {
             // A correction may be on its way already, and one that is made now must know every pack.
             let end = self.deps.log.bounds(self.partition).await?.end;
-            self.read_log(&mut recount, &mut book, end, &mut progress).await?;
+            self.read_log(&mut recount, &mut book, &mut events, end, &mut progress).await?;
         }
         // A second checkpoint lets the log between the two be checked where nothing older is known.
         let later = if whole { None } else { self.checkpoint(lane).await? };
         if let Some(later) = later.as_ref().filter(|later| Some(later.seq) > at) {
             recount.mark(later.seq);
-            self.read_log(&mut recount, &mut book, later.seq.next(), &mut progress).await?;
+            self.read_log(&mut recount, &mut book, &mut events, later.seq.next(), &mut progress).await?;
         }
-        self.conclude(&recount, &book, checkpoint.as_ref(), later.as_ref(), &confirmed, &hot).await
+        events.look(&*self.deps.store, self.partition, self.options.worst).await?;
+        let mut found = self.conclude(&recount, &book, checkpoint.as_ref(), later.as_ref(), &confirmed, &hot).await?;
+        self.add_events(&mut found, events);
+        Ok(found)
     }
 
     async fn checkpoint(&self, lane: Lane) -> Result<Option<Checkpoint>, Error> {
@@ -220,6 +228,7 @@ impl Pass<'_> {
         &self,
         recount: &mut Recount,
         book: &mut Book,
+        events: &mut Events,
         target: Seq,
         progress: &mut (impl FnMut(u64, u64) + Send),
     ) -> Result<(), Error> {
@@ -237,6 +246,7 @@ impl Pass<'_> {
                     return Err(Error::TooManyRows { partition: self.partition, max_rows: self.options.max_rows });
                 }
             }
+            events.add(&*self.deps.store, self.partition, self.options.worst, recount.take_events()).await?;
             progress(recount.next().0 - first.0, target.0 - first.0);
             // The lanes of this process come in between.
             tokio::task::yield_now().await;
@@ -250,6 +260,7 @@ impl Pass<'_> {
         &self,
         recount: &mut Recount,
         book: &mut Book,
+        events: &mut Events,
         progress: &mut (impl FnMut(u64, u64) + Send),
     ) -> Result<BTreeSet<Place>, Error> {
         let mut confirmed = BTreeSet::new();
@@ -279,7 +290,7 @@ impl Pass<'_> {
                 }
             }
             let end = self.deps.log.bounds(self.partition).await?.end;
-            self.read_log(recount, book, target.min(end), progress).await?;
+            self.read_log(recount, book, events, target.min(end), progress).await?;
             changed.retain(|(key, name)| match book.judge(key, name, recount.next()) {
                 Verdict::Drift(..) if look > 0 => {
                     confirmed.insert((key.clone(), name.clone()));
@@ -307,6 +318,24 @@ impl Pass<'_> {
         let places: Vec<Place> = suspects.keys().cloned().collect();
         let now = self.bases(lane, &places).await;
         Ok(now.into_iter().filter(|(place, base)| suspects[place] == Some(*base)).map(|(place, _)| place).collect())
+    }
+
+    /// Adds what was found of the events.
+    fn add_events(&self, found: &mut Found, events: Events) {
+        let wrong = events.wrong();
+        if self.options.repair && wrong > 0 {
+            found.notes.push(format!(
+                "lane {}: {wrong} events cannot be repaired: a correction is of a total. Sent again when dedup.window has passed, \
+                 they are stored again",
+                self.partition
+            ));
+        }
+        let counts = &mut found.report.counts;
+        counts.events += events.fine;
+        counts.lost += events.lost;
+        counts.stale += events.stale;
+        counts.foreign += events.foreign;
+        found.drifts.extend(events.drifts);
     }
 
     async fn conclude(
@@ -367,9 +396,10 @@ impl Pass<'_> {
                 kind,
                 partition: self.partition,
                 namespace: key.namespace.to_string(),
-                counter: name.counter.to_string(),
+                counter: Some(name.counter.to_string()),
                 tags: (key.shard.0 >= 0).then(|| name.tags.to_string()),
-                shard: key.shard.0,
+                shard: Some(key.shard.0),
+                event: None,
                 seq: seq.map(|seq| seq.0),
                 found,
                 expected,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     item::{Coordinates, Lane, Seq, Stamp},
     log::Record,
-    store::{Checkpoint, Counted, EpochRow, Replayed, ShardKey},
+    store::{Checkpoint, Counted, EpochRow, EventRow, Replayed, ShardKey},
     worker::{
         accepted::Accepted,
         halt::Halt,
@@ -42,6 +42,9 @@ pub(super) struct Recount {
     fills: Option<Fills>,
     not_before: Seq,
     begin: Seq,
+    /// Events up to here are handed out.
+    events_to: Option<Seq>,
+    events: Vec<(Seq, EventRow)>,
     /// Control totals at these seqs, once the log has passed them.
     marks: BTreeMap<Seq, Option<Counted>>,
 }
@@ -80,6 +83,8 @@ impl Recount {
             fills: (!whole).then_some(Fills { first: None, window_us: window.0, max_ids: window.1 }),
             not_before,
             begin,
+            events_to: None,
+            events: Vec::new(),
             marks: BTreeMap::new(),
         }
     }
@@ -89,6 +94,16 @@ impl Recount {
         if seq >= self.machine.next() {
             self.marks.entry(seq).or_insert(None);
         }
+    }
+
+    /// Keeps the events up to this seq, to be handed out.
+    pub(super) fn keep_events_to(&mut self, seq: Option<Seq>) {
+        self.events_to = seq;
+    }
+
+    /// The events of what was taken since it was asked last.
+    pub(super) fn take_events(&mut self) -> Vec<(Seq, EventRow)> {
+        std::mem::take(&mut self.events)
     }
 
     /// The next seq that it takes.
@@ -207,7 +222,11 @@ impl Recount {
         // There are no bases that they could be held against.
         self.machine.forget_applied(self.machine.next());
         let claim = read.corrects().map(|as_of| self.from.is_some_and(|from| as_of >= from));
-        for (key, rows) in self.machine.take().0.shards {
+        let (taken, events) = self.machine.take();
+        if self.events_to.is_some_and(|to| read.seq <= to) {
+            self.events.extend(events.into_iter().map(|row| (read.seq, row)));
+        }
+        for (key, rows) in taken.shards {
             rows.iter().for_each(|row| book.touch(&key, row, claim));
         }
         Ok(())

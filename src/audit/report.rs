@@ -42,6 +42,8 @@ pub struct Counts {
     pub hot: u64,
     /// Entries of the hot view that were compared.
     pub hot_fine: u64,
+    /// Events that are in the store as the log has them. Others are among `lost`, `stale` and `foreign`.
+    pub events: u64,
     /// Of the rows that are wrong: those whose correction is in the log already, and not applied yet.
     pub pending: u64,
 }
@@ -54,7 +56,7 @@ impl Counts {
 
     /// Adds another lane's.
     pub fn add(&mut self, other: &Self) {
-        let Self { fine, unchecked, moved, lost, doubled, stale, foreign, hot, hot_fine, pending } = other;
+        let Self { fine, unchecked, moved, lost, doubled, stale, foreign, hot, hot_fine, events, pending } = other;
         self.fine += fine;
         self.unchecked += unchecked;
         self.moved += moved;
@@ -64,6 +66,7 @@ impl Counts {
         self.foreign += foreign;
         self.hot += hot;
         self.hot_fine += hot_fine;
+        self.events += events;
         self.pending += pending;
     }
 }
@@ -177,13 +180,15 @@ pub struct Drift {
     pub partition: u32,
     /// The tenant.
     pub namespace: String,
-    /// The counter.
-    pub counter: String,
+    /// The counter; absent for an event.
+    pub counter: Option<String>,
     /// The series' tags; absent for the whole counter's row.
     pub tags: Option<String>,
-    /// The row's shard.
-    pub shard: i32,
-    /// The seq that store or hot view name; absent when there is no row.
+    /// The row's shard; absent for an event.
+    pub shard: Option<i32>,
+    /// The event, when it is one.
+    pub event: Option<EventName>,
+    /// The seq that store or hot view name, or of an event's pack; absent when there is no row.
     pub seq: Option<u64>,
     /// The total that they have.
     pub found: Option<i128>,
@@ -193,9 +198,23 @@ pub struct Drift {
     pub pending: bool,
 }
 
+/// Which event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventName {
+    /// What happened.
+    pub name: String,
+    /// The client's id.
+    pub id: String,
+    /// When, in milliseconds since 1970.
+    pub time_ms: i64,
+}
+
 impl Drift {
-    /// How large the difference is; what is not known is as large as what was found.
+    /// How large the difference is; what is not known is as large as what was found. An event is one.
     pub fn size(&self) -> u128 {
+        if self.event.is_some() {
+            return 1;
+        }
         self.expected.unwrap_or(0).abs_diff(self.found.unwrap_or(0))
     }
 }

@@ -1,10 +1,10 @@
 //! `tallymark audit`: its flags, the question before a repair, and where the audit is made.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::Args;
 
-use super::{block_on, print};
+use super::{block_on, confirm::confirm, print};
 use crate::{
     app::{self, audit::Place},
     audit::{From, Options, Progress, Report},
@@ -33,6 +33,9 @@ pub struct Audit {
     /// Repair without asking
     #[arg(long, requires = "repair")]
     pub yes: bool,
+    /// Do not look for each event in the store
+    #[arg(long)]
+    pub skip_events: bool,
     /// Write the answer as JSON
     #[arg(long)]
     pub json: bool,
@@ -74,6 +77,7 @@ async fn run(args: &Audit, place: &Place) -> Result<Exit, Failure> {
         from: args.from,
         naive: args.naive,
         repair: args.repair && args.yes,
+        events: !args.skip_events,
         worst: args.worst,
         max_rows: args.max_rows,
     };
@@ -123,16 +127,10 @@ fn show(args: &Audit, report: &Report) -> Result<(), Failure> {
 
 /// Asks whether to repair.
 fn asked(report: &Report) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            "--repair asks before it appends to the log, and nobody is there to answer: add --yes",
-        ));
-    }
     let rows = report.counts.drift() - report.counts.pending;
-    let _ = write!(io::stderr(), "append corrections of {rows} rows to the log, which the lanes will apply? [y/N] ");
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+    confirm(&format!("append corrections of {rows} rows to the log, which the lanes will apply?")).ok_or_else(|| {
+        Failure::usage("--repair asks before it appends to the log, and nobody is there to answer: add --yes")
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use super::{
     http::{Body, Http, refusal, unanswered},
     table::{Align, render},
 };
-use crate::audit::{Options, Progress, Report, report::Drift};
+use crate::audit::{
+    Options, Progress, Report,
+    report::{Drift, EventName},
+};
 
 /// How long an instance may take to say anything: it says how far it is every few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,8 +98,21 @@ impl Client {
 /// A report for people.
 pub fn text(report: &Report) -> String {
     use Align::{Left, Right};
-    let heading =
-        ["lane", "from", "to", "items", "dropped", "fine", "unchecked", "moved", "wrong", "hot", "control", "sum"];
+    let heading = [
+        "lane",
+        "from",
+        "to",
+        "items",
+        "dropped",
+        "fine",
+        "events",
+        "unchecked",
+        "moved",
+        "wrong",
+        "hot",
+        "control",
+        "sum",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for lane in &report.lanes {
         let counts = &lane.counts;
@@ -112,6 +128,7 @@ pub fn text(report: &Report) -> String {
             lane.items.to_string(),
             lane.duplicates.to_string(),
             counts.fine.to_string(),
+            counts.events.to_string(),
             counts.unchecked.to_string(),
             counts.moved.to_string(),
             (counts.drift() - counts.hot).to_string(),
@@ -120,16 +137,17 @@ pub fn text(report: &Report) -> String {
             says(lane.sum.map(|sum| sum.rows == sum.checkpoint)).to_owned(),
         ]);
     }
-    let mut text = render(&[Right, Right, Right, Right, Right, Right, Right, Right, Right, Right, Left, Left], &rows);
+    let mut text =
+        render(&[Right, Right, Right, Right, Right, Right, Right, Right, Right, Right, Right, Left, Left], &rows);
     if !report.worst.is_empty() {
-        let heading = ["wrong", "lane", "series", "seq", "found", "expected", ""];
+        let heading = ["wrong", "lane", "what", "seq", "found", "expected", ""];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         rows.extend(report.worst.iter().map(|drift| {
             let number = |number: Option<i128>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
             vec![
                 drift.kind.name().to_owned(),
                 drift.partition.to_string(),
-                series(drift),
+                what(drift),
                 drift.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string()),
                 drift.found.map_or_else(|| "-".to_owned(), |found| found.to_string()),
                 number(drift.expected),
@@ -186,7 +204,11 @@ fn verdict(report: &Report) -> String {
         _ => format!("; {} unchecked, {} moving", counts.unchecked, counts.moved),
     };
     if report.clean {
-        return format!("clean: {} rows are what the log says{unchecked}\n", counts.fine);
+        let events = match counts.events {
+            0 => String::new(),
+            events => format!(" and {events} events"),
+        };
+        return format!("clean: {} rows{events} are what the log says{unchecked}\n", counts.fine);
     }
     let remedy = match (report.repairs.is_empty(), counts.drift() > counts.pending) {
         (false, _) => "; audit again when the lanes have applied the corrections",
@@ -199,14 +221,18 @@ fn verdict(report: &Report) -> String {
     )
 }
 
-fn series(drift: &Drift) -> String {
+fn what(drift: &Drift) -> String {
     let namespace = match drift.namespace.as_str() {
         "default" => String::new(),
         other => format!("{other}:"),
     };
+    if let Some(EventName { name, id, .. }) = &drift.event {
+        return format!("event {namespace}{name} {id}");
+    }
+    let counter = drift.counter.as_deref().unwrap_or_default();
     match drift.tags.as_deref() {
-        None => format!("{namespace}{} (whole)", drift.counter),
-        Some("") => format!("{namespace}{}", drift.counter),
-        Some(tags) => format!("{namespace}{}{{{tags}}}", drift.counter),
+        None => format!("{namespace}{counter} (whole)"),
+        Some("") => format!("{namespace}{counter}"),
+        Some(tags) => format!("{namespace}{counter}{{{tags}}}"),
     }
 }

@@ -337,3 +337,75 @@ async fn dead_letters_are_passed_and_their_replays_counted_once_as_the_lane_does
     assert_eq!((lane.items, lane.duplicates, lane.naive), (3, 1, Some(true)));
     assert_eq!(world.totals().await, sums([("visits k=0", 11), ("visits k=1", 100)]));
 }
+
+#[tokio::test]
+async fn behind_an_accepted_gap_nothing_is_called_wrong_and_the_control_totals_are_held_against_the_log() {
+    let mut world = World::new(1).await;
+    world.options.checkpoint_delay = Span::from_millis(0);
+    let epoch = tallymark::store::EpochRow {
+        dedup_window_us: 0,
+        created_ms: -1,
+        ..super::fixture::epoch(world.lane(0).topic_id, 1, 2)
+    };
+    world.begin(&epoch).await;
+    let running = world.start();
+    world.append_numbered(0..3).await;
+    running.checkpointed(0, 3).await;
+    running.stop().await;
+    world.append_numbered(3..8).await;
+    world.log.remove_before(6);
+    let running = world.start();
+    world.accept_gap(&running).await;
+    running.checkpointed(0, 8).await;
+    world.append_numbered(8..12).await;
+    running.checkpointed(0, 12).await;
+    running.stop().await;
+    let report = audit(&world).await;
+    let lane = &report.lanes[0];
+    assert!(report.clean && !lane.whole && lane.from >= 6, "{report:?}");
+    assert_eq!((report.counts.drift(), lane.naive), (0, Some(true)), "{report:?}");
+    assert!(lane.items >= 4, "{lane:?}");
+
+    // What comes after is compared as ever: of a row that begins there, all of it.
+    let running = world.start();
+    world.append(0, pack().add("visits k=new", 5)).await;
+    running.checkpointed(0, 13).await;
+    running.stop().await;
+    let topic = world.log.topology().topic.clone();
+    let row = world.store.known(&topic).await.remove(0).checkpoint.unwrap();
+    let mut lies = Checkpoint { stamp: Stamp(row.stamp.0 + 1), ..row };
+    lies.counted.amount += 1;
+    world.store.write_checkpoint(&topic, &lies).await.unwrap();
+    let report = audit(&world).await;
+    assert!(!report.clean, "its sum is not what its rows add up to: {report:?}");
+}
+
+#[tokio::test]
+async fn every_event_that_a_checkpoint_covers_is_looked_for_and_one_that_is_lacking_is_lost() {
+    let world = World::new(1).await;
+    let running = world.start();
+    for n in 0..5 {
+        world
+            .append(0, pack().event("signup", "", &n.to_string(), 10).event("login", "alice", &(n / 2).to_string(), 10))
+            .await;
+    }
+    running.checkpointed(0, 5).await;
+    let before = world.store.memory().rows();
+    world.append(0, pack().event("signup", "bob", "9", 10).add("visits k=0", 1)).await;
+    running.checkpointed(0, 6).await;
+    running.stop().await;
+    // What no checkpoint covers is lag, and no drift.
+    world.append(0, pack().event("signup", "", "10", 10)).await;
+    let report = audit(&world).await;
+    assert!(report.clean && report.counts.events == 9, "{report:?}");
+
+    world.store.memory().forget_since(before);
+    let report = repair(&world).await;
+    assert!(!report.clean && report.counts.events == 8, "{report:?}");
+    let events: Vec<_> =
+        report.worst.iter().filter_map(|drift| Some((drift.kind, drift.event.as_ref()?.id.clone()))).collect();
+    assert_eq!(events, [(Kind::Lost, "9".to_owned())]);
+    assert!(report.notes.iter().any(|note| note.contains("1 events cannot be repaired")), "{:?}", report.notes);
+    let skipped = audit_with(&world, &Options { events: false, ..Options::default() }).await;
+    assert_eq!((skipped.counts.events, skipped.worst.iter().filter(|drift| drift.event.is_some()).count()), (0, 0));
+}
