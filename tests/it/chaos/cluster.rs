@@ -71,6 +71,11 @@ impl Cluster {
             .set(&format!("log.partitions={PARTITIONS}"))
     }
 
+    /// Where the servers keep their files.
+    pub fn folder(&self) -> &Path {
+        Path::new(&self.folder)
+    }
+
     /// `tests/stack WORD SERVER`.
     pub fn tell(&self, word: &str, server: &str) -> Result<(), String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

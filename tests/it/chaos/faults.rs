@@ -12,82 +12,89 @@ mod retention;
 mod reused;
 mod rolling;
 mod scaling;
-mod stopped;
+mod truncated;
 
-/// A fault; it answers its rows, or why it could not be run to its end.
+/// Faults of one kind, which share their processes; they answer their rows, or why they could not be run to their end.
 pub struct Fault {
     pub name: &'static str,
     pub expected: &'static str,
+    /// It breaks nothing that others use, and runs beside the next one.
+    pub is_apart: bool,
     pub run: fn(&Cluster, &Pace) -> Result<Vec<Row>, String>,
+}
+
+const fn fault(
+    name: &'static str,
+    expected: &'static str,
+    run: fn(&Cluster, &Pace) -> Result<Vec<Row>, String>,
+) -> Fault {
+    Fault { name, expected, is_apart: false, run }
 }
 
 /// In the order in which they are run.
 pub const TABLE: &[Fault] = &[
-    Fault { name: "kill-ingest", expected: "kill -9 of an ingest every 5 s: lost 0, doubled 0", run: kills::ingests },
+    fault(
+        "kills",
+        "kill -9 of an ingest, of a worker, every 5 s, and SIGSTOP of a worker for twice the session timeout: lost 0, doubled 0; \
+         another takes over within the session timeout + 10 s; the one that hung rejoins",
+        kills::all,
+    ),
+    fault(
+        "brokers",
+        "partition leader killed: nothing acknowledged is lost; two brokers killed: 503 and not one 2xx, memory bounded; back \
+         within 30 s",
+        brokers::all,
+    ),
+    fault(
+        "nodes",
+        "one store node down: everything goes on; two: 2xx go on, no checkpoint moves; then it drains",
+        nodes::all,
+    ),
     Fault {
-        name: "kill-worker",
-        expected: "kill -9 of a worker every 5 s: lost 0, doubled 0; another takes over within the session timeout + 10 s",
-        run: kills::workers,
+        is_apart: true,
+        ..fault(
+            "embedded",
+            "disk full, torn and garbled files under the embedded log and store: 503, recovery, never a panic",
+            reused::embedded,
+        )
     },
     Fault {
-        name: "stop-worker",
-        expected: "SIGSTOP of a worker for twice the session timeout, SIGCONT: totals unchanged, it rejoins",
-        run: stopped::worker,
+        is_apart: true,
+        ..fault(
+            "topic",
+            "topic recreated, partitions added: the lanes halt with alarm and remedy, the others go on",
+            reused::topic,
+        )
     },
-    Fault {
-        name: "leader",
-        expected: "partition leader killed: nothing acknowledged is lost; 2xx again within 30 s",
-        run: brokers::leader,
-    },
-    Fault {
-        name: "two-brokers",
-        expected: "two brokers killed: 503 and not one 2xx, memory bounded; back within 30 s",
-        run: brokers::two,
-    },
-    Fault { name: "one-node", expected: "one store node down: everything goes on", run: nodes::one },
-    Fault {
-        name: "two-nodes",
-        expected: "two store nodes down: 2xx go on, no checkpoint moves; then it drains",
-        run: nodes::two,
-    },
-    Fault {
-        name: "links",
-        expected: "1 B/s, half-open, reset after send, latency, on every link: deadlines fire, lost 0, doubled 0",
-        run: links::all,
-    },
-    Fault {
-        name: "redis",
-        expected: "FLUSHALL, killed, out of memory: 2xx go on, reads say when they are stale, healed within 60 s",
-        run: redis::all,
-    },
-    Fault {
-        name: "rebalances",
-        expected: "the group changes once a second: progress, and nothing stays paused",
-        run: rebalances::once_a_second,
-    },
-    Fault {
-        name: "embedded",
-        expected: "disk full, torn and garbled files under the embedded log and store: 503, recovery, never a panic",
-        run: reused::embedded,
-    },
-    Fault {
-        name: "topic",
-        expected: "topic recreated, partitions added: the lanes halt with alarm and remedy, the others go on",
-        run: reused::topic,
-    },
-    Fault {
-        name: "retention",
-        expected: "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on",
-        run: retention::overtakes,
-    },
-    Fault {
-        name: "rolling",
-        expected: "to a build with the next pack format and schema, and back, under load: no 5xx to who retries once",
-        run: rolling::forwards_and_back,
-    },
-    Fault {
-        name: "scaling",
-        expected: "from 1 to 3 to 1 workers: lost 0, doubled 0; the pause of each lane is printed",
-        run: scaling::up_and_down,
-    },
+    fault(
+        "links",
+        "1 B/s, half-open, reset after send, latency, on every link: deadlines fire, lost 0, doubled 0",
+        links::all,
+    ),
+    fault(
+        "redis",
+        "FLUSHALL, killed, out of memory: 2xx go on, reads say when they are stale, healed within 60 s",
+        redis::all,
+    ),
+    fault(
+        "retention",
+        "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on, and it too once accepted",
+        retention::overtakes,
+    ),
+    fault(
+        "truncated",
+        "a lane's log loses its end on every broker: it halts with alarm and remedy within 30 s, the others go on",
+        truncated::on_every_broker,
+    ),
+    fault(
+        "rolling",
+        "to a build with the next pack format and schema, and back, under load: no 5xx to who retries once",
+        rolling::forwards_and_back,
+    ),
+    fault(
+        "scaling",
+        "from 1 to 3 to 1 workers: lost 0, doubled 0, the pause of each lane is printed; the group changes once a second: \
+         progress, and nothing stays paused",
+        scaling::all,
+    ),
 ];

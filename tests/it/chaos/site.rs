@@ -68,10 +68,6 @@ impl Site {
         let workers = starting(back, "worker", count);
         let watch = Watch::start();
         ingests.iter().chain(&workers).for_each(|server| watch.add(server.pid(), &server.admin));
-        until("the lanes are shared out", PATIENCE, || {
-            let lanes: Vec<usize> = workers.iter().map(lanes).collect();
-            holds(lanes.iter().sum::<usize>() == PARTITIONS && !lanes.contains(&0), || format!("{lanes:?}"))
-        })?;
         let mut site = Self {
             place,
             ingests,
@@ -83,6 +79,7 @@ impl Site {
             notes: Vec::new(),
             problems: Vec::new(),
         };
+        site.all_have_lanes()?;
         site.begin()?;
         Ok(site)
     }
@@ -147,6 +144,14 @@ impl Site {
         Ok(began.elapsed())
     }
 
+    /// Waits until each worker has its share.
+    pub fn all_have_lanes(&self) -> Result<(), String> {
+        until("each worker has lanes", PATIENCE, || {
+            let all: Vec<usize> = self.workers.iter().map(lanes).collect();
+            holds(all.iter().sum::<usize>() == PARTITIONS && !all.contains(&0), || format!("the workers run {all:?}"))
+        })
+    }
+
     /// The sum of a figure over all lanes, as the workers know it that run them.
     pub fn of_lanes(&self, what: &str) -> i64 {
         let shown = self.workers.iter().flat_map(|worker| {
@@ -155,6 +160,17 @@ impl Site {
             lanes.into_iter().filter(|lane| lane["worker"].is_string())
         });
         shown.map(|lane| lane[what].as_i64().unwrap_or(-1)).sum()
+    }
+
+    /// One row of several that share their processes: a load of its own, a fault, the count.
+    pub fn row(&mut self, fault: &str, make: impl FnOnce(&mut Self) -> Result<(), String>) -> Row {
+        let begun = if self.load.is_some() { Ok(()) } else { self.begin() };
+        if let Err(why) = begun {
+            return Row::failed(fault, why);
+        }
+        let made = make(self);
+        self.expect(made);
+        self.count(fault)
     }
 
     /// Ends the load, waits until everything is stored, counts; sends again what is not known, and counts that.
@@ -209,6 +225,15 @@ impl Site {
         row.notes = std::mem::take(&mut self.notes);
         row.problems = std::mem::take(&mut self.problems);
         row
+    }
+
+    /// Everybody leaves in good order, or the last row says so.
+    pub fn rows(self, mut rows: Vec<Row>) -> Vec<Row> {
+        let left = self.leave();
+        if let Some(last) = rows.last_mut() {
+            last.problems.extend(left.err());
+        }
+        rows
     }
 
     /// Everybody leaves in good order.

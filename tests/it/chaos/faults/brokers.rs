@@ -1,4 +1,4 @@
-//! Brokers killed: one that leads, and two of three.
+//! Brokers killed: one that leads, and then another beside it.
 
 use std::{
     thread::sleep,
@@ -19,8 +19,27 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// What an ingest may grow by while it refuses: `ingest.buffer`, `log.buffer`, and what is in hand.
 const GROWTH: u64 = 256 << 20;
 
-pub fn leader(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
-    let mut site = Site::start(Plan::new(cluster, pace, "leader"))?;
+pub fn all(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
+    let mut plan = Plan::new(cluster, pace, "brokers");
+    if !pace.long {
+        // A client is told after ten seconds otherwise, and that is nearly the whole outage.
+        plan.place = plan.place.set("log.append_timeout=3s").set("ingest.ack_timeout=4s");
+    }
+    let mut site = Site::start(plan)?;
+    let mut down = String::new();
+    let rows = vec![
+        site.row("leader killed", |site| {
+            down = leader(site, cluster, pace)?;
+            Ok(())
+        }),
+        // The second goes while the first is down still.
+        site.row("two brokers killed", |site| two(site, cluster, pace, &down)),
+    ];
+    Ok(site.rows(rows))
+}
+
+/// Kills the leader of a partition, and answers which it was.
+fn leader(site: &mut Site, cluster: &Cluster, pace: &Pace) -> Result<String, String> {
     let leader = cluster.leader(&site.place, 0)?;
     cluster.kill(&[&leader])?;
     let killed = Instant::now();
@@ -35,21 +54,14 @@ pub fn leader(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
         holds(moved != leader, || format!("{moved} leads"))
     });
     site.expect(another);
-    cluster.start(&[&leader])?;
     site.goes_on()?;
-    Ok(site.finish("leader"))
+    Ok(leader)
 }
 
-pub fn two(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
-    const GONE: &[&str] = &["kafka-2", "kafka-3"];
-    let mut plan = Plan::new(cluster, pace, "two-brokers");
-    if !pace.long {
-        // A client is told after ten seconds otherwise, and that is nearly the whole outage.
-        plan.place = plan.place.set("log.append_timeout=3s").set("ingest.ack_timeout=4s");
-    }
-    let mut site = Site::start(plan)?;
+fn two(site: &mut Site, cluster: &Cluster, pace: &Pace, down: &str) -> Result<(), String> {
+    let second = ["kafka-3", "kafka-2", "kafka-1"].into_iter().find(|name| *name != down).ok_or("no broker is left")?;
     let before = site.ingests.iter().map(|ingest| ingest.memory()).max().unwrap_or_default();
-    cluster.kill(GONE)?;
+    cluster.kill(&[second])?;
     let gone = Instant::now() + ON_ITS_WAY;
     sleep(pace.outage);
     let memory = site.ingests.iter().map(|ingest| ingest.memory()).max().unwrap_or_default();
@@ -59,12 +71,12 @@ pub fn two(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     site.expect(holds(accepted == 0, || format!("{accepted} requests were answered 2xx without a quorum")));
     site.expect(holds(refused > 0, || "no request was answered 503".to_owned()));
     site.expect(holds(memory < before + GROWTH, || format!("an ingest grew from {before} to {memory} bytes")));
-    cluster.start(GONE)?;
+    cluster.start(&[down, second])?;
     let back = Instant::now();
     site.goes_on()?;
     let took = back.elapsed();
     site.notes
         .push(format!("{refused} times 503; 200 items more {:.1} s after the brokers answer", took.as_secs_f64()));
     site.expect(holds(took < RECOVERY, || format!("2xx only {took:?} after the brokers' return")));
-    Ok(site.finish("two-brokers"))
+    Ok(())
 }

@@ -79,32 +79,25 @@ pub fn all(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
             }
         }
     }
-    if let Some(last) = rows.last_mut() {
-        last.problems.extend(site.leave().err());
-    }
-    Ok(rows)
+    Ok(site.rows(rows))
 }
 
 fn one(site: &mut Site, pace: &Pace, name: &str, links: &[&Link], mode: Mode, what: &str) -> Row {
-    let fault = format!("{name} {what}");
-    if let Err(why) = site.begin() {
-        return Row::failed(&fault, why);
-    }
-    let began = Instant::now();
-    links.iter().for_each(|link| link.set(mode));
-    sleep(pace.link);
-    links.iter().for_each(|link| link.set(Mode::Clear));
-    let on = site.goes_on();
-    site.expect(on);
-    if name != CLIENTS {
+    site.row(&format!("{name} {what}"), |site| {
+        let began = Instant::now();
+        links.iter().for_each(|link| link.set(mode));
+        sleep(pace.link);
+        links.iter().for_each(|link| link.set(Mode::Clear));
+        let on = site.goes_on();
+        site.expect(on);
+        if name == CLIENTS {
+            return Ok(());
+        }
         let attempts = site.load().between(began, Instant::now());
         let slowest = attempts.iter().map(|attempt| attempt.ended - attempt.began).max().unwrap_or_default();
         site.notes.push(format!("slowest answer {:.1} s", slowest.as_secs_f64()));
         site.expect(holds(slowest < ANSWERED, || format!("no deadline fired: an answer took {slowest:?}")));
-        if name.ends_with("redis") {
-            let refused = attempts.iter().filter(|attempt| attempt.status != Some(202)).count();
-            site.expect(holds(refused == 0, || format!("{refused} requests were not answered 202")));
-        }
-    }
-    site.count(&fault)
+        let refused = attempts.iter().filter(|attempt| attempt.status != Some(202)).count();
+        holds(refused == 0 || !name.ends_with("redis"), || format!("{refused} requests were not answered 202"))
+    })
 }

@@ -12,13 +12,24 @@ use super::super::{
     site::{PATIENCE, Plan, Site},
 };
 
+const FIRST: &str = "store-2";
+const SECOND: &str = "store-3";
 /// What lanes may have had under way when the quorum went.
 const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
-pub fn one(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
-    let mut site = Site::start(Plan::new(cluster, pace, "one-node"))?;
+pub fn all(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
+    let mut site = Site::start(Plan::new(cluster, pace, "nodes"))?;
+    let rows = vec![
+        site.row("one store node down", |site| one(site, cluster, pace)),
+        // The second goes while the first is down still.
+        site.row("two store nodes down", |site| two(site, cluster, pace)),
+    ];
+    Ok(site.rows(rows))
+}
+
+fn one(site: &mut Site, cluster: &Cluster, pace: &Pace) -> Result<(), String> {
     let killed = Instant::now();
-    cluster.kill(&["store-2"])?;
+    cluster.kill(&[FIRST])?;
     site.goes_on()?;
     // What is acknowledged now is stored while the node is down.
     let stored = site.of_lanes("stored");
@@ -28,15 +39,11 @@ pub fn one(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     });
     site.expect(on);
     sleep(pace.outage.saturating_sub(killed.elapsed()));
-    cluster.start(&["store-2"])?;
-    site.goes_on()?;
-    Ok(site.finish("one-node"))
+    site.goes_on()
 }
 
-pub fn two(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
-    const GONE: &[&str] = &["store-2", "store-3"];
-    let mut site = Site::start(Plan::new(cluster, pace, "two-nodes"))?;
-    cluster.kill(GONE)?;
+fn two(site: &mut Site, cluster: &Cluster, pace: &Pace) -> Result<(), String> {
+    cluster.kill(&[SECOND])?;
     let killed = Instant::now();
     sleep(ON_ITS_WAY);
     let before = [site.of_lanes("stored"), site.of_lanes("checkpoint")];
@@ -46,7 +53,6 @@ pub fn two(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     site.expect(holds(before == after, || {
         format!("without a quorum [stored, checkpoint] moved from {before:?} to {after:?}")
     }));
-    cluster.start(GONE)?;
-    site.goes_on()?;
-    Ok(site.finish("two-nodes"))
+    cluster.start(&[FIRST, SECOND])?;
+    site.goes_on()
 }

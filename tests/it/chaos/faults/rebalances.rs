@@ -3,20 +3,18 @@
 use std::time::{Duration, Instant};
 
 use super::super::{
-    cluster::{Cluster, holds},
+    cluster::holds,
     pace::Pace,
-    row::Row,
-    site::{PATIENCE, Plan, Site},
+    site::{PATIENCE, Site},
 };
 
 const EVERY: Duration = Duration::from_secs(1);
 /// No lane stands still for so long.
 const STILL: Duration = Duration::from_secs(30);
 
-pub fn once_a_second(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
-    let mut site = Site::start(Plan::new(cluster, pace, "rebalances"))?;
+pub(super) fn once_a_second(site: &mut Site, pace: &Pace) -> Result<(), String> {
     let (began, mut changes, mut left) = (Instant::now(), 0, Ok(()));
-    let before = stored_by_all(&site);
+    let before = stored_by_all(site);
     while began.elapsed() < pace.spell {
         let next = Instant::now() + EVERY;
         if changes % 2 == 0 {
@@ -30,7 +28,7 @@ pub fn once_a_second(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String>
     }
     let spell = began.elapsed().as_secs_f64();
     site.expect(left);
-    let after = stored_by_all(&site);
+    let after = stored_by_all(site);
     let moved: Vec<i64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
     // In some seconds not every lane need have come to it.
     let enough = if pace.long { moved.iter().all(|packs| *packs > 0) } else { moved.iter().any(|packs| *packs > 0) };
@@ -39,8 +37,7 @@ pub fn once_a_second(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String>
     site.expect(holds(longest < STILL, || format!("a lane stood still for {longest:?}")));
     let took = site.lanes_run(PATIENCE)?.as_secs_f64();
     site.notes.push(format!("{changes} changes in {spell:.1} s; every lane runs {took:.1} s after the last"));
-    site.goes_on()?;
-    Ok(site.finish("rebalances"))
+    site.goes_on()
 }
 
 /// Packs that the store has of each lane, whoever runs it.

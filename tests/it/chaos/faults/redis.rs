@@ -66,27 +66,22 @@ pub fn all(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
             read
         }));
     }
-    if let Some(last) = rows.last_mut() {
-        last.problems.extend(site.leave().err());
-    }
-    Ok(rows)
+    Ok(site.rows(rows))
 }
 
 fn one(site: &mut Site, fault: &str, make: impl FnOnce(&Site) -> Result<(), String>) -> Row {
-    if let Err(why) = site.begin() {
-        return Row::failed(fault, why);
-    }
-    let began = Instant::now();
-    let made = make(site);
-    site.expect(made);
-    match heals(site) {
-        Ok(took) => site.notes.push(format!("healed {:.1} s later", took.as_secs_f64())),
-        Err(why) => site.problems.push(why),
-    }
-    let attempts = site.load().between(began, Instant::now());
-    let refused = attempts.iter().filter(|attempt| attempt.status != Some(202)).count();
-    site.expect(holds(refused == 0, || format!("{refused} of {} requests were not answered 202", attempts.len())));
-    site.count(fault)
+    site.row(fault, |site| {
+        let began = Instant::now();
+        let made = make(site);
+        site.expect(made);
+        match heals(site) {
+            Ok(took) => site.notes.push(format!("healed {:.1} s later", took.as_secs_f64())),
+            Err(why) => site.problems.push(why),
+        }
+        let attempts = site.load().between(began, Instant::now());
+        let refused = attempts.iter().filter(|attempt| attempt.status != Some(202)).count();
+        holds(refused == 0, || format!("{refused} of {} requests were not answered 202", attempts.len()))
+    })
 }
 
 /// Reads the counter's total while it grows: where from, and whether it is called fresh; an error when it is and lacks something.

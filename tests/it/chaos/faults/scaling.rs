@@ -2,31 +2,41 @@
 
 use std::{thread::sleep, time::Duration};
 
-use super::super::{
-    cluster::{Cluster, holds, until},
-    pace::Pace,
-    row::Row,
-    site::{PATIENCE, Plan, Site, lanes},
+use super::{
+    super::{
+        cluster::{Cluster, holds},
+        pace::Pace,
+        row::Row,
+        site::{PATIENCE, Plan, Site},
+    },
+    rebalances,
 };
 
 /// Of the group at rest, between two changes.
 const REST: Duration = Duration::from_secs(3);
 
-pub fn up_and_down(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
+/// Workers come and go: one site, a row each.
+pub fn all(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     let mut site = Site::start(Plan { workers: 1, ..Plan::new(cluster, pace, "scaling") })?;
-    let shared = |site: &Site| {
-        until("each worker has lanes", PATIENCE, || {
-            let all: Vec<usize> = site.workers.iter().map(lanes).collect();
-            holds(all.iter().all(|lanes| *lanes > 0), || format!("the workers run {all:?}"))
-        })
-    };
+    let rows = vec![
+        site.row("1 to 3 to 1 workers", up_and_down),
+        site.row("rebalances", |site| {
+            (0..2).for_each(|_| site.add_worker());
+            site.all_have_lanes()?;
+            rebalances::once_a_second(site, pace)
+        }),
+    ];
+    Ok(site.rows(rows))
+}
+
+fn up_and_down(site: &mut Site) -> Result<(), String> {
     for _ in 0..2 {
         site.add_worker();
-        let all = shared(&site);
-        site.expect(all);
+        let shared = site.all_have_lanes();
+        site.expect(shared);
         sleep(REST);
     }
-    pauses(&mut site, "1 to 3");
+    pauses(site, "1 to 3");
     for _ in 0..2 {
         let leaving = site.workers.remove(0);
         let status = leaving.stop();
@@ -35,8 +45,8 @@ pub fn up_and_down(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
         site.expect(all.map(drop));
         sleep(REST);
     }
-    pauses(&mut site, "3 to 1");
-    Ok(site.finish("scaling"))
+    pauses(site, "3 to 1");
+    Ok(())
 }
 
 /// Notes how long each lane stored nothing, beside `worker.flush_age` that it always takes, and begins anew.
