@@ -82,11 +82,13 @@ function lanesByName(lanes) {
   return `lanes ${numbers.slice(0, -1).join(", ")} and ${numbers.at(-1)}`;
 }
 
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 function sentence(status, lanes) {
   const worst = lanes.filter((lane) => lane.status === status);
   const one = worst.length === 1;
   const names = lanesByName(worst);
-  const Names = names[0].toUpperCase() + names.slice(1);
+  const Names = capital(names);
   switch (status) {
     case "OK": return "Everything that was acknowledged is reaching the store.";
     case "WARN": return `${Names} ${one ? "needs" : "need"} watching. What was acknowledged is safe in the log.`;
@@ -116,8 +118,13 @@ let failing = []; // Dependencies that do not answer, as [name, detail].
 
 function showLag(lag) {
   const troubled = lag.lanes.filter((lane) => lane.reason).sort((a, b) => RANK.indexOf(b.status) - RANK.indexOf(a.status));
-  const reasons = troubled.slice(0, MOST_REASONS).map((lane) => [`Lane ${lane.partition}:`, lane.reason]);
-  if (troubled.length > MOST_REASONS) reasons.push(["", `and ${troubled.length - MOST_REASONS} more lanes, in the table below`]);
+  // What several lanes say is said once.
+  const saying = new Map();
+  for (const lane of troubled) saying.set(lane.reason, [...(saying.get(lane.reason) ?? []), lane]);
+  const said = [...saying].slice(0, MOST_REASONS);
+  const reasons = said.map(([reason, lanes]) => [`${capital(lanesByName(lanes))}:`, reason]);
+  const rest = troubled.length - said.reduce((count, [, lanes]) => count + lanes.length, 0);
+  if (rest > 0) reasons.push(["", `and ${rest} more ${rest === 1 ? "lane" : "lanes"}, in the table below`]);
   const empty = lag.lanes.every((lane) => lane.end === 0 && lane.lag_seconds != null);
   const text = empty && lag.status === "OK" ? "Ready, and waiting for the first item." : sentence(lag.status, lag.lanes);
   verdict(lag.status, text, reasons.concat(failing));
@@ -125,7 +132,7 @@ function showLag(lag) {
   show("lag-packs", count(lag.lag_packs));
   show("drain", lag.drain_seconds == null ? [lag.lag_packs ? "not gaining" : DASH, ""] : duration(lag.drain_seconds));
   showLanes(lag.lanes);
-  at("first").hidden = !empty;
+  at("first").hidden = !empty || lag.status !== "OK";
   document.title = `${lag.status} · Tallymark`;
 }
 

@@ -350,7 +350,8 @@ impl Runner {
             rows.for_each(|row| (row.seq, row.stamp) = (mark.seq, mark.stamp));
         }
         let (replayed, received_ms) = (self.machine.take_replayed(), std::mem::take(&mut self.received_ms));
-        let (epochs, is_behind) = (self.machine.fold().epochs().to_vec(), self.machine.is_stored_beyond(mark.seq));
+        let (epochs, is_behind) =
+            (self.machine.fold().epochs().to_vec(), self.machine.stored_beyond(mark.seq).is_some());
         let flush = Flush { lane: self.lane, mark, is_behind, epochs, taken, events, replayed, received_ms };
         let context = self.context.clone();
         self.flush = Some(AbortOnDropHandle::new(tokio::spawn(async move { flush.run(&context).await })));

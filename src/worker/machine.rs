@@ -19,7 +19,7 @@ use crate::{
     store::{Checkpoint, Counted, EpochRow, EventRow, Replayed},
     worker::{
         accepted::Accepted,
-        claims::Memory,
+        claims::{Broken, Memory},
         dedup::Window,
         fold::{Fold, Missing, RowId, Taken, Target},
         halt::Halt,
@@ -361,7 +361,7 @@ impl Machine {
         for claim in read.pack.claims.iter().filter(|_| !bugs::on(Bug::ClaimsUnchecked)) {
             match self.memory.check(self.lane.topic_id, read.seq, claim.parts()) {
                 Err(claim) if !self.accepted.forgives_claims_of(read.seq) => {
-                    return Err(Halt::Claim { seq: read.seq, claim });
+                    return Err(self.broken(read.seq, claim));
                 }
                 _ => {}
             }
@@ -372,6 +372,18 @@ impl Machine {
         let stamp = self.accepted.stamp(read.seq).unwrap_or_else(follows);
         self.window.begin(read.seq, stamp, before);
         Ok(stamp)
+    }
+
+    /// What a claim of the pack at `seq` means that does not hold. When the lane has stored that pack already the claim held then: the
+    /// log is another one, and accepting its loss would not make it the one that it was.
+    fn broken(&self, seq: Seq, claim: Broken) -> Halt {
+        match self.stored.filter(|(stored, _)| *stored >= seq) {
+            Some((stored, _)) => Halt::Regrown(format!(
+                "pack {seq} says that {:?} was acknowledged at {}, which does not stand there, and {stored} is stored already",
+                claim.claimed, claim.at
+            )),
+            None => Halt::Claim { seq, claim },
+        }
     }
 
     fn end(&mut self, read: &Read, stamp: Stamp) {

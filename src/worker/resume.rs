@@ -59,6 +59,8 @@ impl Context {
         let machine = Machine::new(lane, from, checkpoint.dedup_stamp, epochs, self.options.max_rows);
         let mut machine = machine.with(accepted.clone());
         machine.know_letters(self.letters_from(lane, from).await?);
+        let checked = Some((checkpoint.seq, checkpoint.stamp));
+        machine.expect_stored(checked.max(row.and_then(LaneRow::stored_at)));
         let mut at = from;
         while at <= checkpoint.seq {
             let read = self.log_tried(lane, || self.log.read(lane.partition, at, REBUILD_BYTES)).await;

@@ -3,10 +3,11 @@
   tests/stack up [OPTION]…          brings them up, and returns when all answer; prints the variables of DIR/env
   tests/stack down                  ends them and removes their data
   tests/stack status [--json]       each server, its address, state and pid; exit 0 when all are up, 1 when not
-  tests/stack kill SERVER           kill -9, as in a crash
+  tests/stack kill SERVER…          kill -9, as in a crash
   tests/stack stop SERVER           SIGSTOP: it hangs; `cont` lets it go on
   tests/stack cont SERVER           SIGCONT
-  tests/stack start SERVER          starts it again: same address, same data (Redis keeps none)
+  tests/stack start SERVER…         starts it again: same address, same data (Redis keeps none); several at once, for a
+                                    broker does not answer before a majority is there
 
 A SERVER is kafka-1, store-1 or redis, by the name that `status` prints.
 What is missing is installed (Java 17, Maven, redis-server: by apt) or fetched (the jars: by Maven, into a cache).
@@ -330,10 +331,11 @@ def status(stack, arguments):
 
 
 def kill(stack, arguments):
-    server = stack.server(arguments.server)
-    pid = server.send(signal.SIGKILL)
-    kill_all([pid])
-    say(f"{server.name} killed (pid {pid})")
+    servers = [stack.server(name) for name in arguments.servers]
+    pids = [server.send(signal.SIGKILL) for server in servers]
+    kill_all(pids)
+    for server, pid in zip(servers, pids):
+        say(f"{server.name} killed (pid {pid})")
 
 
 def stop(stack, arguments):
@@ -348,17 +350,21 @@ def cont(stack, arguments):
 
 def start(stack, arguments):
     with stack.lock(create=False):
-        server = stack.server(arguments.server)
-        if server.pid() is not None:
-            raise Failure(f"{server.name} runs already (pid {server.pid()}); `kill` ends it, `cont` wakes one that was stopped")
+        servers = [stack.server(name) for name in dict.fromkeys(arguments.servers)]
+        for server in servers:
+            if server.pid() is not None:
+                raise Failure(f"{server.name} runs already (pid {server.pid()}); `kill` ends it, `cont` wakes one that was stopped")
         deadline = time.monotonic() + arguments.timeout
-        server.wait(server.spawn(), deadline)
-        alike = [other for other in stack.servers() if other.kind == server.kind]
-        if all(other.state() == "up" for other in alike):
-            # While others are down nobody can tell when all will agree.
-            for other in alike:
-                other.settle(deadline)
-    say(f"{server.name} answers at {server.address} (pid {server.pid()})")
+        for server, process in [(server, server.spawn()) for server in servers]:
+            server.wait(process, deadline)
+            say(f"{server.name} answers at {server.address} (pid {server.pid()})")
+        kinds = {server.kind for server in servers}
+        for kind in kinds:
+            alike = [other for other in stack.servers() if other.kind == kind]
+            if all(other.state() == "up" for other in alike):
+                # While others are down nobody can tell when all will agree.
+                for other in alike:
+                    other.settle(deadline)
 
 
 # -- usage ---------------------------------------------------------------------------------------------------------------
@@ -401,15 +407,18 @@ def parser():
     command("down", down, "ends the servers and removes their data")
     command("status", status, "prints each server; exit 0 when all are up").add_argument("--json", action="store_true", help="as JSON")
     for name, run, text in (
-        ("kill", kill, "kill -9 of one server"),
+        ("kill", kill, "kill -9 of servers"),
         ("stop", stop, "SIGSTOP to one server: it hangs"),
         ("cont", cont, "SIGCONT to one server that was stopped"),
-        ("start", start, "starts one server again, with its address and its data"),
+        ("start", start, "starts servers again, with their addresses and their data"),
     ):
         made = command(name, run, text)
-        made.add_argument("server", metavar="SERVER", help="kafka-1, store-1, redis …")
+        if name in ("kill", "start"):
+            made.add_argument("servers", metavar="SERVER", nargs="+", help="kafka-1, store-1, redis …")
+        else:
+            made.add_argument("server", metavar="SERVER", help="kafka-1, store-1, redis …")
         if name == "start":
-            made.add_argument("--timeout", type=number(1, 3600), default=180, metavar="SECONDS", help="how long it may take (default 180)")
+            made.add_argument("--timeout", type=number(1, 3600), default=180, metavar="SECONDS", help="how long they may take (default 180)")
     return top
 
 

@@ -41,9 +41,9 @@ impl Machine {
         self.stored = stored.filter(|(seq, _)| *seq >= self.next);
     }
 
-    /// Whether the store has said to have more than is applied up to `seq`.
-    pub fn is_stored_beyond(&self, seq: Seq) -> bool {
-        self.stored.is_some_and(|(stored, _)| stored > seq)
+    /// What the store has said to have, when that is more than is applied up to `seq`.
+    pub fn stored_beyond(&self, seq: Seq) -> Option<Seq> {
+        self.stored.map(|(stored, _)| stored).filter(|stored| *stored > seq)
     }
 
     /// The record at `seq` computes this stamp: the one that the store has said to have, if it has. What is broken stays expected, so

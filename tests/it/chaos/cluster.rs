@@ -76,31 +76,28 @@ impl Cluster {
         Path::new(&self.folder)
     }
 
-    /// `tests/stack WORD SERVER`.
-    pub fn tell(&self, word: &str, server: &str) -> Result<(), String> {
+    /// `tests/stack WORD SERVER…`.
+    fn tell(&self, word: &str, servers: &[&str]) -> Result<(), String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(root.join("tests/stack"));
-        command.args([word, server, "--dir", &self.folder]).stdin(Stdio::null());
+        command.arg(word).args(servers).args(["--dir", &self.folder]).stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACK_")) {
             command.env_remove(name);
         }
         let done = command.output().map_err(|error| format!("tests/stack: {error}"))?;
         holds(done.status.success(), || {
-            format!("tests/stack {word} {server}: {}", String::from_utf8_lossy(&done.stderr))
+            format!("tests/stack {word} {}: {}", servers.join(" "), String::from_utf8_lossy(&done.stderr))
         })
     }
 
     /// kill −9 of some servers, at once.
     pub fn kill(&self, servers: &[&str]) -> Result<(), String> {
-        servers.iter().try_for_each(|server| self.tell("kill", server))
+        self.tell("kill", servers)
     }
 
     /// Starts servers again, all at once: some do not answer before others are there.
     pub fn start(&self, servers: &[&str]) -> Result<(), String> {
-        std::thread::scope(|scope| {
-            let starting: Vec<_> = servers.iter().map(|server| scope.spawn(|| self.tell("start", server))).collect();
-            starting.into_iter().try_for_each(|one| one.join().expect("it does not panic"))
-        })
+        self.tell("start", servers)
     }
 
     /// The broker that leads a partition, by its name.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tallymark::{
-    item::{Epoch, Seq, Stamp, TopicId},
+    item::{Epoch, PackId, Seq, Stamp, TopicId},
     log::Log,
-    store::{RowName, TotalRow},
+    store::{Ledger as _, RowName, TotalRow},
     units::Span,
 };
 
@@ -170,6 +170,50 @@ async fn a_row_with_another_stamp_than_the_log_computes_halts_the_lane() {
     running.stop().await;
     assert!(reason.contains("names the pack at 2 with another stamp"), "{reason}");
     assert_eq!(world.rows().await[SERIES].total, 100, "what it cannot trust it does not touch");
+}
+
+#[tokio::test]
+async fn what_was_stored_is_held_against_the_log_by_its_stamp_and_stays_said() {
+    let world = World::new(1).await;
+    for n in 0..7 {
+        world.append(0, pack().event("e", "", &n.to_string(), 1)).await;
+    }
+    let (topic, lane) = (world.log.topology().topic.clone(), world.lane(0));
+    world.store.write_stored(&topic, lane, Seq(4), Stamp(i64::MAX)).await.unwrap();
+    // No row names a lost pack: the events that were stored are not read again.
+    for _ in 0..2 {
+        let running = world.start();
+        let reason = running.halted(0).await;
+        running.stop().await;
+        assert!(reason.contains("names the pack at 4 with another stamp"), "{reason}");
+        let row = world.store.known(&topic).await.remove(0);
+        assert_eq!(row.stored_at(), Some((Seq(4), Stamp(i64::MAX))), "a later stamp has not taken its place");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_does_not_hold_below_what_was_stored_is_a_log_that_was_cut_and_not_to_be_accepted() {
+    let world = World::new(1).await;
+    for n in 0..7 {
+        let draft = pack().add(SERIES, 1);
+        let lost = (world.lane(0).topic_id, 5, PackId([7; 16]));
+        world.append(0, if n == 2 { draft.claims(lost.0, lost.1, lost.2) } else { draft }).await;
+    }
+    let topic = world.log.topology().topic.clone();
+    world.store.write_stored(&topic, world.lane(0), Seq(4), Stamp(1)).await.unwrap();
+    let running = world.start();
+    let reason = running.halted(0).await;
+    running.stop().await;
+    assert!(reason.contains("the log has been cut, and has grown again since: pack 2 says"), "{reason}");
+    assert!(reason.contains("begin-epoch") && !reason.contains("accept-claim"), "{reason}");
+
+    // The same below a checkpoint, while the window is rebuilt.
+    let five: Vec<_> = (0..5).map(|_| pack().add(SERIES, 1)).collect();
+    let mut other = five.clone();
+    other[2] = pack().claims(world.lane(0).topic_id, 4, PackId([7; 16]));
+    let world = beside(world_after(&five).await, &other).await;
+    let reason = halts(&world).await;
+    assert!(reason.contains("the log has been cut, and has grown again since: pack 2 says"), "{reason}");
 }
 
 #[tokio::test]

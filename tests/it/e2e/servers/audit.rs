@@ -117,3 +117,47 @@ fn rows_changed_by_cql_and_a_hash_changed_by_hand_are_found_and_mended_and_load_
         assert!(server.stop().success());
     }
 }
+
+#[test]
+fn events_that_somebody_has_deleted_are_named() {
+    let place = Place::new().set("worker.checkpoint_delay=0s").made();
+    let (ingest, worker) = (place.start("ingest"), place.start("worker"));
+    // In January 2026, the 672nd month.
+    let (time, month) = (1_769_860_800_000_i64, 672);
+    let event =
+        |n| json!({"name": "signup", "subject": format!("user-{}", n % 7), "id": format!("e{n}"), "time": time});
+    let events = Value::from((0..60).map(event).collect::<Vec<_>>()).to_string();
+    assert_eq!(ingest.post("/v1/events", &events).0, 202);
+    ingest.settle_well();
+    wait_until("every event is covered and there", || {
+        let (code, report, _) = audit(&place, &[]);
+        code == 0 && report["counts"]["events"] == 60
+    });
+    let of = format!("{}.events WHERE namespace = 'default' AND name = 'signup' AND id = 'e3'", place.keyspace);
+    let found: Vec<(i64, i32)> =
+        block_on(support_scylla::rows(&format!("SELECT hour, shard FROM {of} ALLOW FILTERING")));
+    let (hour, shard) = found[0];
+    block_on(async {
+        let keyspace = &place.keyspace;
+        support_scylla::run(&format!(
+            "DELETE FROM {keyspace}.events WHERE namespace = 'default' AND name = 'signup' AND hour = {hour} AND \
+             shard = {shard} AND time = {time} AND id = 'e3'"
+        ))
+        .await;
+        support_scylla::run(&format!(
+            "DELETE FROM {keyspace}.events_by_subject WHERE namespace = 'default' AND subject = 'user-5' AND \
+             month = {month} AND time = {time} AND id = 'e5' AND name = 'signup'"
+        ))
+        .await;
+    });
+    let (code, report, err) = audit(&place, &[]);
+    let mut named: Vec<_> =
+        report["worst"].as_array().unwrap().iter().map(|drift| (&drift["kind"], &drift["event"]["id"])).collect();
+    named.sort_by_key(|(_, id)| id.as_str());
+    let (lost, e3, e5) = (json!("lost"), json!("e3"), json!("e5"));
+    assert_eq!((code, named), (1, vec![(&lost, &e3), (&lost, &e5)]), "{report} {err}");
+    assert_eq!(audit(&place, &["--skip-events"]).0, 0);
+    for server in [worker, ingest] {
+        assert!(server.stop().success());
+    }
+}
