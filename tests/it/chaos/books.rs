@@ -58,6 +58,7 @@ pub struct Batch {
     /// Prefix of their ids.
     id: String,
     pub fate: Fate,
+    pub was_sent: bool,
 }
 
 impl Batch {
@@ -65,7 +66,7 @@ impl Batch {
     pub fn new(kind: Kind, id: String, keys: impl Iterator<Item = u32>) -> Self {
         let weight = || i64::try_from(rand::random_range(0..WEIGHTS)).expect("a few bits");
         let items = keys.map(|key| (key, 1 + (weight() << WEIGHT))).collect();
-        Self { kind, items, id, fate: Fate::Refused }
+        Self { kind, items, id, fate: Fate::Refused, was_sent: false }
     }
 
     /// The request's body. The same batch has the same ids.

@@ -71,15 +71,18 @@ pub const TABLE: &[Fault] = &[
         "1 B/s, half-open, reset after send, latency, on every link: deadlines fire, lost 0, doubled 0",
         links::all,
     ),
+    Fault {
+        is_apart: true,
+        ..fault(
+            "retention",
+            "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on, and it too once accepted",
+            retention::overtakes,
+        )
+    },
     fault(
         "redis",
         "FLUSHALL, killed, out of memory: 2xx go on, reads say when they are stale, healed within 60 s",
         redis::all,
-    ),
-    fault(
-        "retention",
-        "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on, and it too once accepted",
-        retention::overtakes,
     ),
     fault(
         "truncated",

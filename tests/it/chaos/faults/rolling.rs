@@ -22,7 +22,7 @@ use crate::e2e::{
 };
 
 /// `dedup.window` here: what the way back has to wait for.
-const WINDOW: Duration = Duration::from_secs(12);
+const WINDOW: Duration = Duration::from_secs(8);
 /// And what comes on top: a flush, the checkpoint's delay, and that the checkpoint must have moved.
 const BEHIND: Duration = Duration::from_secs(6);
 
