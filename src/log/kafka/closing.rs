@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the end of the log waits for its clients.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the end of the log waits for its clients: a member that leaves a group that is changing waits for that.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The clients of a log that are ending.
 #[derive(Clone, Default)]

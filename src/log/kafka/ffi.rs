@@ -1,5 +1,5 @@
-//! What librdkafka has and rdkafka's safe interface lacks: a topic's id, and the leader epoch of a message and of a
-//! position. The only `unsafe` of the program, three small calls; `tests/it/kafka.rs` makes each on a real broker.
+//! What librdkafka has and rdkafka's safe interface lacks: a topic's id, the leader epoch of a message and of a
+//! position, and whether a client is a member of its group. The only `unsafe` of the program, four small calls; `tests/it/kafka.rs` makes each on a real broker.
 //!
 //! Everything that is allocated here is freed here, by guards, on every path. No pointer leaves this file.
 
@@ -13,9 +13,9 @@ use rdkafka::{
         rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error, rd_kafka_TopicDescription_partitions,
         rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_least_significant_bits, rd_kafka_Uuid_most_significant_bits,
         rd_kafka_admin_op_t, rd_kafka_error_code, rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy,
-        rd_kafka_event_error, rd_kafka_message_leader_epoch, rd_kafka_queue_destroy, rd_kafka_queue_new,
-        rd_kafka_queue_poll, rd_kafka_topic_partition_get_leader_epoch, rd_kafka_topic_partition_list_find,
-        rd_kafka_topic_partition_set_leader_epoch,
+        rd_kafka_event_error, rd_kafka_mem_free, rd_kafka_memberid, rd_kafka_message_leader_epoch,
+        rd_kafka_queue_destroy, rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_topic_partition_get_leader_epoch,
+        rd_kafka_topic_partition_list_find, rd_kafka_topic_partition_set_leader_epoch,
     },
     client::{Client, ClientContext},
     message::BorrowedMessage,
@@ -121,6 +121,21 @@ fn check(code: RDKafkaRespErr) -> Result<(), RDKafkaErrorCode> {
     match RDKafkaErrorCode::from(code) {
         RDKafkaErrorCode::NoError => Ok(()),
         code => Err(code),
+    }
+}
+
+/// Whether the client has a name in its group: it has one from its first join until it has said goodbye.
+pub fn is_member<C: ClientContext>(client: &Client<C>) -> bool {
+    // SAFETY: the client's handle lives as long as the borrow of `client`. The answer is null, or a C string that is the caller's: its
+    // first byte is read, and it is freed once, by the function that librdkafka names for it.
+    unsafe {
+        let id = rd_kafka_memberid(client.native_ptr());
+        if id.is_null() {
+            return false;
+        }
+        let named = *id != 0;
+        rd_kafka_mem_free(client.native_ptr(), id.cast());
+        named
     }
 }
 

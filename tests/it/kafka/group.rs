@@ -1,6 +1,9 @@
 //! The group of workers: who runs which lane, and what other tools see of it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tallymark::{
@@ -10,7 +13,11 @@ use tallymark::{
         kafka::{Kafka, Needs},
     },
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use super::{
     partitions,
@@ -27,6 +34,14 @@ struct Member {
 impl Member {
     async fn new(topic: &Topic) -> Self {
         let log = topic.open(&Options::default()).await.unwrap();
+        let changes = log.join().await.unwrap();
+        Self { log, changes, lanes: BTreeSet::new() }
+    }
+
+    /// A member that the group would wait for for long, if it left without a word.
+    async fn patient(topic: &Topic) -> Self {
+        let needs = Needs { session_timeout: Duration::from_secs(60), ..needs() };
+        let log = topic.open_as(&Options::default(), &needs).await.unwrap();
         let changes = log.join().await.unwrap();
         Self { log, changes, lanes: BTreeSet::new() }
     }
@@ -66,7 +81,7 @@ async fn two_members_share_the_lanes_and_one_takes_over_when_the_other_leaves() 
     let Change::Revoked { partitions, released } = one.change().await else { panic!("nothing was revoked") };
     assert_eq!(partitions.len(), 2);
     // They stay where they are until they are released: the other one gets nothing before that.
-    let early = timeout(std::time::Duration::from_secs(2), other.changes.recv()).await;
+    let early = timeout(Duration::from_secs(2), other.changes.recv()).await;
     assert!(early.is_err(), "{early:?} before the lanes were released");
     one.lanes.retain(|lane| !partitions.contains(lane));
     released.send(()).unwrap();
@@ -79,6 +94,54 @@ async fn two_members_share_the_lanes_and_one_takes_over_when_the_other_leaves() 
     one.until_lanes(4).await;
     log.check().await.unwrap();
     assert!(log.join().await.is_ok(), "it may come back");
+}
+
+/// A member that follows its changes on a task of its own, until it is to leave.
+struct Followed {
+    lanes: watch::Receiver<usize>,
+    leave: oneshot::Sender<()>,
+    task: JoinHandle<Member>,
+}
+
+impl Followed {
+    async fn new(topic: &Topic) -> Self {
+        let mut member = Member::patient(topic).await;
+        let (told, lanes) = watch::channel(0);
+        let (leave, mut left) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(change) = member.changes.recv() => member.follow(change),
+                    _ = &mut left => return member,
+                }
+                told.send_replace(member.lanes.len());
+            }
+        });
+        Self { lanes, leave, task }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_leaves_while_the_group_changes_says_goodbye_all_the_same() {
+    let topic = Topic::new();
+    topic.create(&partitions(4)).await.unwrap();
+    let mut group = VecDeque::new();
+    for _ in 0..2 {
+        group.push_back(Followed::new(&topic).await);
+    }
+    for round in 0..6 {
+        // Somebody comes, which takes two rounds of joining; somewhere in between the oldest one leaves.
+        group.push_back(Followed::new(&topic).await);
+        tokio::time::sleep(Duration::from_millis(300 * round)).await;
+        let oldest = group.pop_front().expect("there are three");
+        oldest.leave.send(()).unwrap();
+        let member = oldest.task.await.unwrap();
+        tokio::task::spawn_blocking(move || drop(member)).await.unwrap();
+        let lanes = async || (group.iter().map(|one| *one.lanes.borrow()).sum::<usize>() == 4).then_some(());
+        let left = tokio::time::Instant::now();
+        until("its lanes are others'", lanes).await;
+        assert!(left.elapsed() < Duration::from_secs(15), "the group waited for {:?}", left.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +183,7 @@ async fn a_lane_that_stops_early_does_not_answer_for_the_others() {
     // One of them is closed; the other one is still at work.
     let (first, second) = (partitions[0], partitions[1]);
     drop(cursors.remove(first as usize));
-    let early = timeout(std::time::Duration::from_secs(2), other.changes.recv()).await;
+    let early = timeout(Duration::from_secs(2), other.changes.recv()).await;
     assert!(early.is_err(), "{early:?} while lane {second} was still running");
     drop(cursors);
     released.send(()).unwrap();

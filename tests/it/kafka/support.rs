@@ -107,7 +107,12 @@ impl Topic {
     }
 
     pub async fn open(&self, options: &Options) -> Result<Kafka, Error> {
-        Kafka::open(&self.servers(), &with(options), &needs()).await
+        self.open_as(options, &needs()).await
+    }
+
+    /// Opens the topic for somebody with these needs.
+    pub async fn open_as(&self, options: &Options, needs: &Needs) -> Result<Kafka, Error> {
+        Kafka::open(&self.servers(), &with(options), needs).await
     }
 
     /// Makes the topic if it is not there, and opens it.
