@@ -45,6 +45,8 @@ pub enum Bug {
     LetterNotAwaited,
     /// A dead letter that is replayed again counts again (law 7).
     ReplayCountsAgain,
+    /// The leap of the stamps over an accepted gap ages the dedup window (law 7).
+    GapAgesWindow,
 }
 
 impl Bug {
@@ -69,6 +71,7 @@ impl Bug {
         Self::PackNotNoted,
         Self::LetterNotAwaited,
         Self::ReplayCountsAgain,
+        Self::GapAgesWindow,
     ];
 }
 

@@ -138,7 +138,8 @@ impl Recount {
                 self.take(record, &read, book)?;
             }
             Err(Refusal::Poison(_)) => {
-                self.begin_to_count(record.seq, self.machine.letter_stamp(record.seq));
+                let stamp = self.machine.letter_stamp(record.seq).map_err(|halt| halted(self.partition, &halt))?;
+                self.begin_to_count(record.seq, stamp);
                 self.machine.bury(record).map_err(|halt| halted(self.partition, &halt))?;
                 if let Some(naive) = &mut self.naive {
                     naive.pass();

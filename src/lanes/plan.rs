@@ -3,8 +3,8 @@
 //! **The floor of an accepted gap** (`worker/accepted.rs`) must not lie below any stamp that was ever computed for the lane.
 //! Stamps are append times, at most an hour ahead of the ingest's clock, or the one before plus one (law 3): so none is above
 //! now + 1 h, or above a known stamp plus the packs since. A quarter of an hour is added for clocks that disagree (an ingest
-//! that is 5 minutes off is not ready). Log time stands still until the clock has passed the floor: so the dedup window is
-//! longer for so long, never shorter.
+//! that is 5 minutes off is not ready). Log time stands still until the clock has passed the floor, and the leap to it makes no
+//! id older: so the dedup window is longer for so long, never shorter.
 
 use serde::{Deserialize, Serialize};
 
@@ -170,10 +170,12 @@ fn floor(scene: &Scene<'_>, now_ms: i64) -> Stamp {
     let clock = now_ms.saturating_add(AHEAD_MS).saturating_mul(1000);
     let since = |seq: Seq| i64::try_from(scene.bounds.end.0.saturating_sub(seq.0)).unwrap_or(i64::MAX);
     let checkpoint = scene.row.and_then(|row| row.checkpoint.as_ref());
-    let checkpoint = checkpoint.map(|checkpoint| checkpoint.stamp.0.saturating_add(since(checkpoint.seq)));
+    let checkpoint = checkpoint.map(|checkpoint| (checkpoint.seq, checkpoint.stamp));
+    let known = checkpoint.into_iter().chain(scene.row.and_then(LaneRow::stored_at));
+    let known = known.map(|(seq, stamp)| stamp.0.saturating_add(since(seq)));
     let gaps =
         scene.accepted.gaps().iter().map(|gap| gap.last_stamp().0.saturating_add(since(gap.to)).saturating_add(1));
-    Stamp(gaps.chain(checkpoint).fold(clock, i64::max))
+    Stamp(gaps.chain(known).fold(clock, i64::max))
 }
 
 /// Accepting that acknowledged packs are not in the log.

@@ -6,10 +6,13 @@
 //!   is folded. The lane goes on at the gap's end.
 //! - Its stamp is the gap's: `floor + 1 + (seq - from)`. The chain of stamps cannot be computed over packs that are gone, so
 //!   it begins anew after the gap, above `floor`, and no stamp that was ever computed before the remedy is above that. So
-//!   whatever is written from then on is newer than every row that there is.
+//!   whatever is written from then on is newer than every row that there is. The dedup window does not take the leap for time
+//!   that has passed: what it holds stays as old as it is, or the retry of an item from before the gap would count again.
 //! - A row that was written before the remedy (its stamp is not above `floor`) and names a pack behind the gap's begin stays
 //!   true, total and all: but no pack computes its stamp any more, so it is not asked for (law 4). Rows that are written
 //!   afterwards are above `floor`, and are held against the log as ever.
+//! - A checkpoint from before that lies behind the gap is passed over: a worker that lived on wrote it, and what it stored on
+//!   the way may have lost against rows above `floor` that lack it. The lane begins again at the gap.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +38,7 @@ impl Gap {
     }
 
     /// The stamp of one of its packs, whether or not it is there.
-    fn stamp(&self, seq: Seq) -> Stamp {
+    pub fn stamp(&self, seq: Seq) -> Stamp {
         let into = i64::try_from(seq.0 - self.from.0).unwrap_or(i64::MAX);
         Stamp(self.floor.0.saturating_add(1).saturating_add(into))
     }
@@ -93,11 +96,6 @@ impl Accepted {
         found
     }
 
-    /// The stamp of a pack that was given up.
-    pub fn stamp(&self, seq: Seq) -> Option<Stamp> {
-        self.gap_at(seq).map(|gap| gap.stamp(seq))
-    }
-
     /// The first seq from `next` on that was not given up.
     pub fn past(&self, mut next: Seq) -> Seq {
         while let Some(gap) = self.gap_at(next) {
@@ -123,6 +121,13 @@ impl Accepted {
     /// any more.
     pub fn is_from_before(&self, seq: Seq, stamp: Stamp) -> bool {
         self.gaps.iter().any(|gap| gap.from <= seq && stamp <= gap.floor)
+    }
+
+    /// Where a lane begins again whose checkpoint was written before a gap was accepted and lies behind it: by a worker that had
+    /// read what is gone now, and did not know that it was given up. The stamps from there on are not the lane's.
+    pub fn overrules(&self, seq: Seq, stamp: Stamp) -> Option<Seq> {
+        let overruling = self.gaps.iter().filter(|gap| gap.to <= seq.next() && stamp <= gap.floor);
+        overruling.map(|gap| gap.from).min()
     }
 
     /// Whether the claims of the pack at `seq` that do not hold are accepted.
@@ -165,9 +170,9 @@ mod tests {
     #[test]
     fn of_two_remedies_for_one_gap_the_one_that_reaches_further_counts_and_of_equal_ones_the_older() {
         let wider = accepted(&[(10, 20, 1_000), (10, 25, 2_000)]);
-        assert_eq!(wider.stamp(Seq(12)), Some(Stamp(2_003)));
+        assert_eq!(wider.gap_at(Seq(12)).map(|gap| gap.stamp(Seq(12))), Some(Stamp(2_003)));
         let twice = accepted(&[(10, 20, 1_000), (10, 20, 2_000)]);
-        assert_eq!(twice.stamp(Seq(12)), Some(Stamp(1_003)));
+        assert_eq!(twice.gap_at(Seq(12)).map(|gap| gap.stamp(Seq(12))), Some(Stamp(1_003)));
     }
 
     #[test]
@@ -176,6 +181,16 @@ mod tests {
         assert!(gap.is_from_before(Seq(25), Stamp(1_000)));
         assert!(!gap.is_from_before(Seq(25), Stamp(1_001)));
         assert!(!gap.is_from_before(Seq(9), Stamp(900)), "what was stored before the gap is computed as ever");
+    }
+
+    #[test]
+    fn a_checkpoint_from_before_counts_up_to_the_gap_and_not_behind_it() {
+        let gap = accepted(&[(10, 20, 1_000)]);
+        assert_eq!(gap.overrules(Seq(9), Stamp(900)), None);
+        assert_eq!(gap.overrules(Seq(18), Stamp(900)), None, "what is left of the gap is crossed");
+        assert_eq!(gap.overrules(Seq(19), Stamp(900)), Some(Seq(10)), "the next stamp follows the gap's last");
+        assert_eq!(gap.overrules(Seq(25), Stamp(1_000)), Some(Seq(10)));
+        assert_eq!(gap.overrules(Seq(25), Stamp(1_001)), None, "its writer knew of it");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub struct Begins {
 #[derive(Clone, Copy, Debug)]
 struct Span {
     seq: Seq,
+    /// How old it is: its own stamp, and every leap since.
     stamp: Stamp,
     before: Stamp,
     /// Absolute position one past its last note.
@@ -74,6 +75,11 @@ impl Window {
         }
         let end = self.end();
         self.packs.push_back(Span { seq, stamp, before, end });
+    }
+
+    /// The stamps go on `by_us` further than time has: what is held stays as old as it is.
+    pub fn leap(&mut self, by_us: i64) {
+        self.packs.iter_mut().for_each(|pack| pack.stamp.0 = pack.stamp.0.saturating_add(by_us));
     }
 
     /// Notes an id of the pack that was begun last; answers whether it is a duplicate.
@@ -165,6 +171,20 @@ mod tests {
         id[0] = n % 3;
         id[15] = n;
         id
+    }
+
+    #[test]
+    fn a_leap_of_the_stamps_makes_nothing_older_and_the_window_is_rebuilt_from_where_it_began() {
+        let mut window = Window::new(10, 100);
+        window.begin(Seq(4), Stamp(100), Stamp(99));
+        assert!(!window.note(&id(1)));
+        window.leap(1_000);
+        window.begin(Seq(5), Stamp(1_105), Stamp(1_104));
+        assert!(window.note(&id(1)), "five have passed, whatever the stamps say");
+        window.begin(Seq(6), Stamp(1_111), Stamp(1_105));
+        assert_eq!(window.begins(), Some(Begins { from: Seq(5), stamp: Stamp(1_104) }), "eleven have");
+        window.begin(Seq(7), Stamp(1_116), Stamp(1_111));
+        assert!(!window.note(&id(1)));
     }
 
     /// Remembers everything and applies the definition literally.

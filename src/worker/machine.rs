@@ -18,7 +18,7 @@ use crate::{
     pack::{self, Pack},
     store::{Checkpoint, Counted, EpochRow, EventRow, Replayed},
     worker::{
-        accepted::Accepted,
+        accepted::{Accepted, Gap},
         claims::{Broken, Memory},
         dedup::Window,
         fold::{Fold, Missing, RowId, Taken, Target},
@@ -125,6 +125,24 @@ struct Last {
     leader_epoch: Option<i32>,
 }
 
+/// How a lane gets to its next record.
+struct Way {
+    seq: Seq,
+    /// The stamp that it has behind what was given up before the record, if anything was.
+    crossed: Option<Stamp>,
+    /// The stamp before the record's.
+    before: Stamp,
+    /// What the record itself was given up with.
+    gap: Option<Gap>,
+}
+
+impl Way {
+    /// The record's stamp: its gap's, or the one that follows.
+    fn stamp(&self, follows: impl FnOnce(Stamp) -> Stamp) -> Stamp {
+        self.gap.map_or_else(|| follows(self.before), |gap| gap.stamp(self.seq))
+    }
+}
+
 /// The state of one lane.
 pub struct Machine {
     lane: Lane,
@@ -200,8 +218,38 @@ impl Machine {
     pub fn cross(&mut self, start: Seq) {
         let (next, Some(stamp)) = self.accepted.cross(self.next, start) else { return };
         let seq = Seq(next.0 - 1);
+        self.leap_to(stamp);
         self.last = Some(Last { seq, stamp, pack: NO_PACK, leader_epoch: None });
         (self.next, self.stamp) = (next, stamp);
+    }
+
+    /// How the lane gets to the record at `seq`, which must be the next one that was not given up.
+    fn way_to(&self, seq: Seq) -> Result<Way, Halt> {
+        let (next, crossed) = self.accepted.cross(self.next, seq);
+        if seq != next {
+            return Err(Halt::Missing { expected: next, found: seq });
+        }
+        Ok(Way { seq, crossed, before: crossed.unwrap_or(self.stamp), gap: self.accepted.gap_at(seq).copied() })
+    }
+
+    /// Goes it.
+    fn go(&mut self, way: &Way) {
+        if let Some(stamp) = way.crossed {
+            // Nothing was applied of what was crossed.
+            self.applied.clear();
+            self.leap_to(stamp);
+            (self.next, self.stamp) = (way.seq, stamp);
+        }
+        if let Some(gap) = way.gap {
+            self.leap_to(gap.floor);
+        }
+    }
+
+    /// The stamps go on from here, further than time has: what the window holds is as old as it was.
+    fn leap_to(&mut self, stamp: Stamp) {
+        if !bugs::on(Bug::GapAgesWindow) {
+            self.window.leap(stamp.0.saturating_sub(self.stamp.0).max(0));
+        }
     }
 
     /// The first seq that it folds, as things stand: below it everything is stored or given up.
@@ -350,14 +398,7 @@ impl Machine {
 
     /// Order, claims and stamp of a record.
     fn begin(&mut self, read: &Read) -> Result<Stamp, Halt> {
-        let (next, before) = self.accepted.cross(self.next, read.seq);
-        if read.seq != next {
-            return Err(Halt::Missing { expected: next, found: read.seq });
-        }
-        if next != self.next {
-            // Nothing was applied of what was crossed.
-            self.applied.clear();
-        }
+        let way = self.way_to(read.seq)?;
         for claim in read.pack.claims.iter().filter(|_| !bugs::on(Bug::ClaimsUnchecked)) {
             match self.memory.check(self.lane.topic_id, read.seq, claim.parts()) {
                 Err(claim) if !self.accepted.forgives_claims_of(read.seq) => {
@@ -366,11 +407,10 @@ impl Machine {
                 _ => {}
             }
         }
-        let before = before.unwrap_or(self.stamp);
+        self.go(&way);
         let append_ms = if bugs::on(Bug::StampFromWallClock) { bugs::worker_ms() } else { read.append_ms };
-        let follows = || before.after(append_ms, read.pack.receive_ms);
-        let stamp = self.accepted.stamp(read.seq).unwrap_or_else(follows);
-        self.window.begin(read.seq, stamp, before);
+        let stamp = way.stamp(|before| before.after(append_ms, read.pack.receive_ms));
+        self.window.begin(read.seq, stamp, way.before);
         Ok(stamp)
     }
 

@@ -47,12 +47,13 @@ impl Context {
         let row = rows.iter().find(|row| row.lane == lane);
         check(lane, bounds, row, &epochs, &accepted)?;
         let stored = row.and_then(|row| row.stored).map_or(Seq(0), Seq::next);
-        let Some(checkpoint) = row.and_then(|row| row.checkpoint.as_ref()) else {
-            let mut machine = Machine::new(lane, Seq(0), Stamp(0), epochs, self.options.max_rows).with(accepted);
-            machine.know_letters(self.letters_from(lane, Seq(0)).await?);
+        let (checkpoint, begin) = known(row, &accepted);
+        let Some(checkpoint) = checkpoint else {
+            let mut machine = Machine::new(lane, begin, Stamp(0), epochs, self.options.max_rows).with(accepted);
+            machine.know_letters(self.letters_from(lane, begin).await?);
             machine.expect_stored(row.and_then(LaneRow::stored_at));
             machine.cross(bounds.start);
-            return Ok(Resumed { machine, covered: Seq(0), leader_epoch: None, stored });
+            return Ok(Resumed { machine, covered: begin, leader_epoch: None, stored });
         };
         let short = u64::from(bugs::on(Bug::WindowOneShort) && checkpoint.dedup_from < checkpoint.seq);
         let from = Seq(checkpoint.dedup_from.0 + short).max(bounds.start);
@@ -157,6 +158,17 @@ impl Context {
     }
 }
 
+/// A lane's checkpoint, if it has one that counts, and the first seq that is not below it.
+fn known<'a>(row: Option<&'a LaneRow>, accepted: &Accepted) -> (Option<&'a Checkpoint>, Seq) {
+    match row.and_then(|row| row.checkpoint.as_ref()) {
+        None => (None, Seq(0)),
+        Some(checkpoint) => match accepted.overrules(checkpoint.seq, checkpoint.stamp) {
+            None => (Some(checkpoint), checkpoint.seq.next()),
+            Some(begin) => (None, begin),
+        },
+    }
+}
+
 /// Whether the log can be the one that the store knows.
 pub fn check(
     lane: Lane,
@@ -170,8 +182,7 @@ pub fn check(
     {
         return Err(Halt::Recreated { stored: other.topic_id, found: lane.topic_id });
     }
-    let checkpoint = row.and_then(|row| row.checkpoint.as_ref());
-    let next = checkpoint.map_or(Seq(0), |checkpoint| checkpoint.seq.next());
+    let (checkpoint, next) = known(row, accepted);
     let (next, _) = accepted.cross(next, bounds.start);
     if bounds.start > next {
         return Err(Halt::Gap { start: bounds.start, next });

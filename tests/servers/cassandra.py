@@ -93,7 +93,9 @@ class Cassandra(Server):
             "cassandra.logdir": self.dir,
             "cassandra.jmx.local.port": self.entry["jmx_port"],
             "cassandra.skip_wait_for_gossip_to_settle": 0,
-            "cassandra.ring_delay_ms": 0,
+            # How long a node that starts waits for the first answer of another: without it a second, and two that start at once
+            # on a busy machine need longer ("Unable to gossip with any peers").
+            "cassandra.ring_delay_ms": 10_000,
             "logback.configurationFile": f"{self.dir}/logback.xml",
             "jdk.attach.allowAttachSelf": "true",
             "io.netty.tryReflectionSetAccessible": "true",

@@ -87,7 +87,7 @@ impl Runner {
             reason: poison.reason.clone(),
             payload: record.payload.clone(),
         };
-        let (context, stamp) = (self.context.clone(), self.machine.letter_stamp(record.seq));
+        let (context, stamp) = (self.context.clone(), self.machine.letter_stamp(record.seq)?);
         self.burial.verdict = Some(poison);
         let task = tokio::spawn(async move { context.bury(&letter, stamp).await });
         self.burial.task = Some(AbortOnDropHandle::new(task));

@@ -69,9 +69,11 @@ impl Machine {
     }
 
     /// The stamp that a dead letter has that comes next, at `seq`.
-    pub fn letter_stamp(&self, seq: Seq) -> Stamp {
-        let (_, before) = self.accepted.cross(self.next, seq);
-        self.accepted.stamp(seq).unwrap_or_else(|| before.unwrap_or(self.stamp).after_unreadable())
+    ///
+    /// # Errors
+    /// A halt: the record is not the next one.
+    pub fn letter_stamp(&self, seq: Seq) -> Result<Stamp, Halt> {
+        Ok(self.way_to(seq)?.stamp(Stamp::after_unreadable))
     }
 
     /// Passes a record that is a dead letter: it takes a stamp, and nothing of it counts or is noted.
@@ -80,21 +82,16 @@ impl Machine {
     /// A halt: the record is not the next one, or a row was written at its seq, so that it could be read once.
     pub fn bury(&mut self, record: &Record) -> Result<(), Halt> {
         let seq = record.seq;
-        let (next, _) = self.accepted.cross(self.next, seq);
-        if seq != next {
-            return Err(Halt::Missing { expected: next, found: seq });
-        }
-        if next != self.next {
-            self.applied.clear();
-        }
+        let way = self.way_to(seq)?;
         if let Some(seq) = self.broken_base {
             return Err(Halt::Base { seq });
         }
         if self.unmet.remove(&seq).is_some() {
             return Err(Halt::Base { seq });
         }
-        let stamp = self.letter_stamp(seq);
+        let stamp = way.stamp(Stamp::after_unreadable);
         self.meet_stored(seq, stamp)?;
+        self.go(&way);
         self.memory.note_unknown(seq);
         self.know_letter(seq);
         self.last = Some(Last { seq, stamp, pack: name(&record.payload), leader_epoch: record.leader_epoch });

@@ -31,13 +31,22 @@ const fn fault(
     Fault { name, expected, is_apart: false, run }
 }
 
+const fn apart(fault: Fault) -> Fault {
+    Fault { is_apart: true, ..fault }
+}
+
 /// In the order in which they are run.
 pub const TABLE: &[Fault] = &[
-    fault(
+    apart(fault(
         "kills",
         "kill -9 of an ingest, of a worker, every 5 s, and SIGSTOP of a worker for twice the session timeout: lost 0, doubled 0; \
          another takes over within the session timeout + 10 s; the one that hung rejoins",
         kills::all,
+    )),
+    fault(
+        "rolling",
+        "to a build with the next pack format and schema, and back, under load: no 5xx to who retries once",
+        rolling::forwards_and_back,
     ),
     fault(
         "brokers",
@@ -50,35 +59,32 @@ pub const TABLE: &[Fault] = &[
         "one store node down: everything goes on; two: 2xx go on, no checkpoint moves; then it drains",
         nodes::all,
     ),
-    Fault {
-        is_apart: true,
-        ..fault(
-            "embedded",
-            "disk full, torn and garbled files under the embedded log and store: 503, recovery, never a panic",
-            reused::embedded,
-        )
-    },
-    Fault {
-        is_apart: true,
-        ..fault(
-            "topic",
-            "topic recreated, partitions added: the lanes halt with alarm and remedy, the others go on",
-            reused::topic,
-        )
-    },
+    apart(fault(
+        "embedded",
+        "disk full, torn and garbled files under the embedded log and store: 503, recovery, never a panic",
+        reused::embedded,
+    )),
+    apart(fault(
+        "topic",
+        "topic recreated, partitions added: the lanes halt with alarm and remedy, the others go on",
+        reused::topic,
+    )),
     fault(
         "links",
         "1 B/s, half-open, reset after send, latency, on every link: deadlines fire, lost 0, doubled 0",
         links::all,
     ),
-    Fault {
-        is_apart: true,
-        ..fault(
-            "retention",
-            "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on, and it too once accepted",
-            retention::overtakes,
-        )
-    },
+    apart(fault(
+        "retention",
+        "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on, and it too once accepted",
+        retention::overtakes,
+    )),
+    apart(fault(
+        "scaling",
+        "from 1 to 3 to 1 workers: lost 0, doubled 0, the pause of each lane is printed; the group changes once a second: \
+         progress, and nothing stays paused",
+        scaling::all,
+    )),
     fault(
         "redis",
         "FLUSHALL, killed, out of memory: 2xx go on, reads say when they are stale, healed within 60 s",
@@ -88,16 +94,5 @@ pub const TABLE: &[Fault] = &[
         "truncated",
         "a lane's log loses its end on every broker: it halts with alarm and remedy within 30 s, the others go on",
         truncated::on_every_broker,
-    ),
-    fault(
-        "rolling",
-        "to a build with the next pack format and schema, and back, under load: no 5xx to who retries once",
-        rolling::forwards_and_back,
-    ),
-    fault(
-        "scaling",
-        "from 1 to 3 to 1 workers: lost 0, doubled 0, the pause of each lane is printed; the group changes once a second: \
-         progress, and nothing stays paused",
-        scaling::all,
     ),
 ];

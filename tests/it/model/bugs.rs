@@ -7,7 +7,7 @@ use super::explore::{SEEDS, first_failing, outcome, variable};
 
 /// The lowest seed that finds each bug: `tests/model --bugs` prints this.
 const FOUND: &[(Bug, u64)] = &[
-    (Bug::CheckpointBeforeFlush, 89),
+    (Bug::CheckpointBeforeFlush, 106),
     (Bug::StampFromWallClock, 0),
     (Bug::FoldByBatch, 0),
     (Bug::BaseNotRewritten, 56),
@@ -19,13 +19,14 @@ const FOUND: &[(Bug, u64)] = &[
     (Bug::NetZeroNotRewritten, 0),
     (Bug::PendingNotBySeq, 1),
     (Bug::LoadWithoutToken, 2),
-    (Bug::ResumeAfterCheckpoint, 19),
+    (Bug::ResumeAfterCheckpoint, 10),
     (Bug::CommitBeforeDrain, 2),
-    (Bug::ClaimsUnchecked, 74),
+    (Bug::ClaimsUnchecked, 33),
     (Bug::RestartsUnseen, 11),
     (Bug::PackNotNoted, 0),
-    (Bug::LetterNotAwaited, 15),
+    (Bug::LetterNotAwaited, 17),
     (Bug::ReplayCountsAgain, 23),
+    (Bug::GapAgesWindow, 60),
 ];
 
 #[test]

@@ -25,6 +25,7 @@ pub const ALL: &[Damage] = &[
     Damage::Cut,
     Damage::Cut,
     Damage::Overtaken,
+    Damage::Overtaken,
     Damage::Newer,
     Damage::Hole,
     Damage::Recreated,
@@ -49,7 +50,7 @@ pub fn harm(world: &mut World, damage: Damage) -> bool {
             sim.taint(lane);
             world.broker.cut(partition, cut);
             let kinds = vec!["Cut", "Replaced", "Stamp", "Base", "Claim", "Log"];
-            world.damaged.insert(partition, Expected { kinds, must: true });
+            world.damaged.insert(partition, Expected { kinds, must: true, ..Expected::default() });
             sim.note(|| format!("log {partition}: is cut to {cut} of {}", bounds.end));
         }
         Damage::Overtaken => {
@@ -61,10 +62,16 @@ pub fn harm(world: &mut World, damage: Damage) -> bool {
             let start = chance.between(next + 1, bounds.end.0.max(next + 1));
             sim.taint(lane);
             world.broker.remove_front(partition, start);
-            world.damaged.insert(partition, Expected { kinds: vec!["Gap", "Log"], must: false });
+            world.damaged.insert(partition, Expected { kinds: vec!["Gap", "Log"], must: false, ..Expected::default() });
             sim.note(|| {
                 format!("log {partition}: retention overtakes the checkpoint {highest:?}, it starts at {start}")
             });
+            // Whoever runs the lane lacks nothing: it is found when somebody else does, and the first may live on.
+            let owner = world.broker.group.owner(partition);
+            let runs = world.processes.iter().position(|process| Some(process.number) == owner);
+            if let Some(at) = runs.filter(|_| chance.permille(700)) {
+                world.deafen(at);
+            }
         }
         Damage::Newer => {
             let seq = world.broker.put(partition, FORMAT + 1, Bytes::from_static(b"of the future"), None).seq;
@@ -82,7 +89,7 @@ pub fn harm(world: &mut World, damage: Damage) -> bool {
             (0..world.intake.processes()).for_each(|at| world.intake.restart(at));
             for partition in 0..world.shape.partitions {
                 let kinds = vec!["Recreated", "Log"];
-                world.damaged.insert(partition, Expected { kinds, must: true });
+                world.damaged.insert(partition, Expected { kinds, must: true, ..Expected::default() });
             }
             world.is_recreated = true;
             sim.note(|| "the topic is made anew".to_owned());
@@ -100,12 +107,13 @@ pub fn harm(world: &mut World, damage: Damage) -> bool {
 /// Whether a lane whose log lost its front must halt is known once nobody runs it.
 pub fn resolve_overtaken(world: &mut World) {
     for partition in 0..world.shape.partitions {
-        if world.damaged.get(&partition).is_some_and(|expected| expected.kinds == ["Gap", "Log"]) {
+        let is_open = |expected: &Expected| expected.kinds == ["Gap", "Log"] && !expected.remedied;
+        if world.damaged.get(&partition).is_some_and(is_open) {
             let (highest, lowest) = Watcher::checkpoints(&world.servers, world.lane(partition));
             let start = world.broker.bounds_of(partition).start.0;
             let next = |seq: Option<Seq>| seq.map_or(0, |seq| seq.0 + 1);
             if start > next(highest) {
-                world.damaged.insert(partition, Expected { kinds: vec!["Gap"], must: true });
+                world.damaged.insert(partition, Expected { kinds: vec!["Gap"], must: true, ..Expected::default() });
             } else if start <= next(lowest) {
                 world.damaged.remove(&partition);
             }

@@ -84,11 +84,11 @@ pub fn first_failing(first: u64, count: u64, run: impl Fn(u64) -> Option<String>
 #[test]
 fn every_seed_keeps_the_laws() {
     let traced: Option<u8> = variable("TRACE");
+    let bug = variable::<String>("BUG").map(|name| {
+        let named = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+        *named.unwrap_or_else(|| panic!("no bug is called {name}; there are {:?}", Bug::ALL))
+    });
     if let Some(seed) = variable("SEED") {
-        let bug = variable::<String>("BUG").map(|name| {
-            let named = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
-            *named.unwrap_or_else(|| panic!("no bug is called {name}; there are {:?}", Bug::ALL))
-        });
         let Outcome { violation, trace } = outcome(seed, traced.is_some(), bug);
         trace.iter().for_each(|line| println!("{line}"));
         match violation {
@@ -98,7 +98,7 @@ fn every_seed_keeps_the_laws() {
         return;
     }
     let (first, count, began) = (variable("FIRST").unwrap_or(0), variable("SEEDS").unwrap_or(SEEDS), Instant::now());
-    let failing = first_failing(first, count, |seed| outcome(seed, false, None).violation);
+    let failing = first_failing(first, count, |seed| outcome(seed, false, bug).violation);
     println!("{count} seeds from {first} in {:.1} s", began.elapsed().as_secs_f64());
     if let Some((seed, what)) = failing {
         panic!("seed {seed}: {what}\nreplay it with: tests/model --seed {seed} --trace");

@@ -373,7 +373,7 @@ impl Intake {
         let books = self.books();
         for lane in lanes.iter().copied().filter(|lane| !self.sim.is_tainted(*lane)) {
             // What stops a lane stops its books.
-            let end = watcher.recount(lane, |recount| recount.next().0) as usize;
+            let end = watcher.recount(lane, |recount| recount.taken);
             // Dead letters are there and do not count.
             let all: Vec<Option<PackId>> = self.broker.history(lane.partition, |history| {
                 let ids = history.iter().map(|record| {

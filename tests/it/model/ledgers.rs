@@ -21,6 +21,13 @@ pub struct Desk {
     remedies: Vec<RemedyRow>,
 }
 
+impl Desk {
+    /// An operator's remedy is there.
+    pub fn record(&mut self, remedy: RemedyRow) {
+        self.remedies.push(remedy);
+    }
+}
+
 #[async_trait]
 impl Letters for Client {
     async fn write_letter(&self, _: &str, at: Coordinates, stamp: Stamp) -> Result<(), Error> {
@@ -90,6 +97,6 @@ impl Remedies for Client {
 
     async fn record_remedy(&self, _: &str, remedy: &RemedyRow) -> Result<(), Error> {
         let remedy = remedy.clone();
-        self.at_desk(move |desk| desk.remedies.push(remedy)).await
+        self.at_desk(move |desk| desk.record(remedy)).await
     }
 }

@@ -18,7 +18,7 @@ use super::{
     damage::{self, Damage},
     hot,
     ingest::Item,
-    letters, log,
+    letters, log, operator,
     sim::Sim,
     store,
     worker::Settings,
@@ -55,6 +55,7 @@ pub enum Act {
     Damage,
     Poison,
     Replay,
+    Remedy,
 }
 
 /// What a seed may do.
@@ -150,14 +151,25 @@ impl Plan {
         if damage.is_some() {
             acts.push((12, Act::Damage));
         }
+        if matches!(damage, Some(Damage::Overtaken | Damage::Hole)) && !skews {
+            acts.push((20, Act::Remedy));
+            // Who gives up a pack that replays a letter gives up that replay: whether a later one counts is chance.
+            acts.retain(|(_, act)| *act != Act::Replay);
+        }
+        let overtaken = damage == Some(Damage::Overtaken) && !skews;
+        if overtaken {
+            // Who runs the lane does not notice: somebody else must take it over, again and again, while the first ones live on.
+            acts.retain(|(_, act)| *act != Act::Recover);
+            acts.extend([(25, Act::Deafen), (40, Act::Crash), (60, Act::Start), (60, Act::Remedy)]);
+        }
         Self {
-            steps: chance.between(30, 140),
+            steps: chance.between(if overtaken { 120 } else { 30 }, 140),
             pace_ms: *chance.pick(&[200, 1500, 4000]),
             acts,
             ids: *chance.pick(&[1000, 700, 0]),
             extremes: chance.permille(200),
             damage,
-            most_workers: chance.between(1, 3) as usize,
+            most_workers: chance.between(if overtaken { 3 } else { 1 }, if overtaken { 4 } else { 3 }) as usize,
         }
     }
 
@@ -202,6 +214,7 @@ async fn schedule(sim: &Arc<Sim>) {
     let mut plan = Plan::draw(sim);
     sim.note(|| format!("{} steps of {:?}, damage {:?}", plan.steps, plan.acts, plan.damage));
     world.is_loose = tight || plan.acts.iter().any(|(_, act)| *act == Act::Skew);
+    world.has_operator = plan.acts.iter().any(|(_, act)| *act == Act::Remedy);
     world.start();
     for _ in 0..plan.steps {
         sleep(Duration::from_millis(sim.chance.below(plan.pace_ms))).await;
@@ -223,6 +236,7 @@ pub async fn end(world: &mut World) {
     sleep(Duration::from_secs(70)).await;
     claim_all(world);
     world.settle("the lanes do not drain").await;
+    remedy(world).await;
     if sim.violation().is_some() {
         return;
     }
@@ -239,9 +253,7 @@ pub async fn end(world: &mut World) {
     world.check("at the end");
     let is_whole = |world: &World| {
         let is_one = world.broker.partitions() == world.shape.partitions && !world.is_recreated;
-        is_one
-            && (0..world.broker.partitions())
-                .all(|at| world.expected(at).kinds.is_empty() && !sim.is_tainted(world.lane(at)))
+        is_one && (0..world.broker.partitions()).all(|at| world.is_sound(at) && !sim.is_tainted(world.lane(at)))
     };
     // A load may have met a server that had forgotten what another had called stored: right again after one publish.
     if is_whole(world) && !sim.forgot.load(Ordering::SeqCst) {
@@ -261,6 +273,7 @@ pub async fn end(world: &mut World) {
     }
     world.touch_all();
     world.settle("the lanes do not drain after a takeover").await;
+    remedy(world).await;
     world.check("after a takeover");
     if is_whole(world) && sim.violation().is_none() {
         world.check_view("after a takeover").await;
@@ -279,6 +292,16 @@ pub async fn end(world: &mut World) {
         world.check_view("while nobody works, after loads that a flush came between").await;
     }
     world.leave_all().await;
+}
+
+/// Whatever is halted still and can be remedied is, and goes on.
+async fn remedy(world: &mut World) {
+    if world.has_operator {
+        // They have told the store.
+        sleep(Duration::from_secs(10)).await;
+        operator::accept_gaps(world).await;
+        world.settle("the lanes do not go on after a remedy").await;
+    }
 }
 
 /// Everything is loaded from a slow view, which is flushed meanwhile, and packs go on; nobody is there to publish a total.
@@ -402,6 +425,7 @@ async fn take(world: &mut World, plan: &mut Plan, act: Act) {
         }
         Act::Poison => world.poison(any(world.broker.partitions() as usize) as u32),
         Act::Replay => world.intake.replay(any(world.intake.processes())),
+        Act::Remedy => operator::accept_gaps(world).await,
         Act::Retain => world.retain(any(world.shape.partitions as usize) as u32),
         Act::RestartIngest if plan.damage != Some(Damage::Cut) => {
             world.intake.restart(any(world.intake.processes()));

@@ -87,6 +87,19 @@ impl Servers {
         nodes.iter_mut().for_each(|node| node.plant(put));
     }
 
+    /// Those who may answer together: every two that are not gone for good.
+    pub fn quorums(&self) -> Vec<[usize; 2]> {
+        let nodes = self.nodes();
+        [[0, 1], [0, 2], [1, 2]].into_iter().filter(|pair| pair.iter().all(|at| !nodes[*at].lost)).collect()
+    }
+
+    /// What such a pair says of a row.
+    pub fn newest(&self, pair: [usize; 2], key: &Key) -> Option<Value> {
+        let nodes = self.nodes();
+        let found = pair.into_iter().filter_map(|at| nodes[at].get(key));
+        found.max_by_key(|(stamp, _)| *stamp).map(|(_, value)| value.clone())
+    }
+
     fn put_on(&self, at: usize, puts: &[Put]) -> bool {
         let mut nodes = self.nodes();
         if !nodes[at].answers() {

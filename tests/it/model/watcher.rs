@@ -13,6 +13,7 @@ use tallymark::{
 };
 
 use super::{
+    given_up::GivenUp,
     log::Broker,
     oracle::Recount,
     replicas::{Key, Node, Put, Value},
@@ -24,6 +25,7 @@ struct State {
     epochs: Vec<EpochRow>,
     recounts: BTreeMap<Lane, Recount>,
     under_way: BTreeMap<u64, usize>,
+    given_up: BTreeMap<Lane, GivenUp>,
 }
 
 /// See the module. Cheap to clone.
@@ -47,7 +49,7 @@ impl Drop for UnderWay {
 
 impl Watcher {
     pub fn new(sim: Arc<Sim>, broker: Arc<Broker>, epochs: Vec<EpochRow>, most_under_way: usize) -> Self {
-        let state = State { epochs, recounts: BTreeMap::new(), under_way: BTreeMap::new() };
+        let state = State { epochs, recounts: BTreeMap::new(), under_way: BTreeMap::new(), given_up: BTreeMap::new() };
         Self { sim, broker, most_under_way, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -61,6 +63,17 @@ impl Watcher {
         state.epochs.push(epoch);
         let State { epochs, recounts, .. } = &mut *state;
         recounts.values_mut().for_each(|recount| recount.set_epochs(epochs));
+    }
+
+    /// An operator has given up what the log lacks: of a log that is right otherwise, or of one that follows from nothing.
+    pub fn gives_up(&self, given_up: GivenUp) {
+        let mut state = self.state();
+        let lane = given_up.lane;
+        if self.sim.is_tainted(lane) {
+            state.given_up.insert(lane, given_up);
+        } else {
+            state.recounts.get_mut(&lane).expect("what stopped it was found").give_up(given_up.gap);
+        }
     }
 
     pub fn epochs(&self) -> Vec<EpochRow> {
@@ -215,23 +228,15 @@ impl Watcher {
     /// At the end, every quorum says of every row of the lane what the log says.
     pub fn check_lane(&self, servers: &Servers, lane: Lane, what: &str) {
         if self.sim.is_tainted(lane) {
-            return;
+            return self.check_given_up(servers, lane, what);
         }
-        let nodes = servers.nodes();
-        let pairs: Vec<[usize; 2]> =
-            [[0, 1], [0, 2], [1, 2]].into_iter().filter(|pair| pair.iter().all(|at| !nodes[*at].lost)).collect();
-        let newest = |pair: &[usize; 2], key: &Key| {
-            pair.iter()
-                .filter_map(|at| nodes[*at].get(key))
-                .max_by_key(|(stamp, _)| *stamp)
-                .map(|(_, value)| value.clone())
-        };
+        let pairs = servers.quorums();
         self.recount(lane, |recount| {
-            self.holds_letters(&nodes, lane, recount, recount.next(), what);
+            self.holds_letters(&servers.nodes(), lane, recount, recount.next(), what);
             for ((key, name), versions) in &recount.rows {
                 let expected = versions.last().expect("a row has a version");
                 for pair in &pairs {
-                    let found = match newest(pair, &Key::Total(key.clone(), name.clone())) {
+                    let found = match servers.newest(*pair, &Key::Total(key.clone(), name.clone())) {
                         Some(Value::Total(row)) => Some((row.total, row.seq, row.stamp)),
                         _ => None,
                     };
@@ -252,12 +257,21 @@ impl Watcher {
                     Key::Subject(namespace, subject.clone(), event.time_ms, id, name)
                 });
                 for key in [Some(by_name), by_subject].into_iter().flatten() {
-                    if pairs.iter().any(|pair| newest(pair, &key).is_none()) {
+                    if pairs.iter().any(|pair| servers.newest(*pair, &key).is_none()) {
                         self.sim.violated(|| format!("{what}: {lane:?} lacks {key:?}"));
                     }
                 }
             }
         });
+    }
+
+    fn check_given_up(&self, servers: &Servers, lane: Lane, what: &str) {
+        let mut state = self.state();
+        let Some(given_up) = state.given_up.get_mut(&lane) else { return };
+        self.broker.history(lane.partition, |history| given_up.advance(history));
+        if let Some(wrong) = given_up.wrong(servers, self.sim.forgot.load(Ordering::SeqCst)) {
+            self.sim.violated(|| format!("{what}: after {:?} of {lane:?} was given up, {wrong}", given_up.gap));
+        }
     }
 
     /// The totals that the log says, by namespace, counter and tags (none: the whole counter), over all lanes and layouts.

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     gate::Gate,
+    given_up::GivenUp,
     hot,
     ingest::{Intake, Item, series},
     log::{self, Broker, Opened},
@@ -54,6 +55,8 @@ pub struct Shape {
 pub struct Expected {
     pub kinds: Vec<&'static str>,
     pub must: bool,
+    /// It was remedied: the lane may be halted still, and goes on.
+    pub remedied: bool,
 }
 
 pub struct World {
@@ -75,6 +78,8 @@ pub struct World {
     pub is_loose: bool,
     /// The topic was made anew, and nobody has begun its epoch yet.
     pub is_recreated: bool,
+    /// Somebody remedies what a remedy is for.
+    pub has_operator: bool,
 }
 
 fn epoch(broker: &Broker, shape: &Shape, created_ms: i64) -> EpochRow {
@@ -119,6 +124,7 @@ impl World {
             checkpoints: BTreeMap::new(),
             is_loose: false,
             is_recreated: false,
+            has_operator: false,
         };
         world.plant_epoch(&first);
         world
@@ -134,6 +140,13 @@ impl World {
         let row = epoch(&self.broker, &self.shape, 2);
         self.watcher.begin(row.clone());
         self.plant_epoch(&row);
+    }
+
+    /// The operator has given up what a lane's log lacks; `missing`: in its midst.
+    pub fn gives_up(&mut self, lane: Lane, missing: bool, given_up: GivenUp) {
+        let kinds = if missing { vec!["Missing"] } else { vec!["Gap", "Log"] };
+        self.damaged.insert(lane.partition, Expected { kinds, must: false, remedied: true });
+        self.watcher.gives_up(given_up);
     }
 
     pub fn lane(&self, partition: u32) -> Lane {
@@ -255,6 +268,10 @@ impl World {
 
     /// Retention takes what every later pack finds expired and no lane goes back to.
     pub fn retain(&mut self, partition: u32) {
+        if self.sim.is_tainted(self.lane(partition)) {
+            // Nobody knows what its next pack finds.
+            return;
+        }
         let synced = self.shape.synced_within;
         let Some(durable) = self
             .checkpoints
@@ -263,13 +280,12 @@ impl World {
         else {
             return;
         };
-        let window_us = self.shape.window_ms * 1000;
         let end = self.broker.bounds_of(partition).end.0;
         let start = self.watcher.recount(self.lane(partition), |recount| {
             // The next pack that a lane may go on with finds older ones expired.
-            let next = recount.stamps.get(durable.0 as usize + 1).copied();
-            let next = next.unwrap_or(Stamp(self.sim.now_ms() * 1000));
-            recount.stamps.iter().take_while(|stamp| stamp.0 < next.0 - window_us).count() as u64
+            let now = Stamp(self.sim.now_ms() * 1000);
+            let last = recount.stamps.last().map_or(now, |last| last.after_unreadable().max(now));
+            recount.expired(recount.stamps.get(durable.0 as usize + 1).copied().unwrap_or(last)) as u64
         });
         let start = start.min(durable.0 + 1);
         if start > self.broker.bounds_of(partition).start.0 {
@@ -289,6 +305,12 @@ impl World {
             expected.must = true;
         }
         expected
+    }
+
+    /// Nothing keeps the lane from running, whatever it was before.
+    pub fn is_sound(&self, partition: u32) -> bool {
+        let expected = self.expected(partition);
+        expected.kinds.is_empty() || (expected.remedied && !expected.must)
     }
 
     // What must hold.
@@ -378,7 +400,7 @@ impl World {
             return Some(format!("nobody runs lane {partition}"));
         };
         let expected = self.expected(partition);
-        if status.state == State::Halted {
+        if status.state == State::Halted && !expected.remedied {
             return None;
         }
         if expected.must {

@@ -9,12 +9,12 @@ use tallymark::{
     item::{Seq, Stamp},
     log::Log as _,
     pack::FORMAT,
-    store::{Checkpoint, Ledger as _, RowName, TotalRow},
+    store::{Checkpoint, EpochRow, Ledger as _, RowName, TotalRow},
     units::Span,
 };
 
 use super::{
-    fixture::{NEVER, World, sums},
+    fixture::{NEVER, World, epoch, sums},
     packs::{key, pack, series_of, shard},
 };
 use crate::support::until;
@@ -51,6 +51,12 @@ async fn garble(world: &World, series: &str, change: impl Fn(&mut TotalRow)) {
     change(&mut row);
     row.stamp.0 += 1;
     world.store.plant(&key, row).await;
+}
+
+/// Begins the first epoch, which pins the dedup window: none, so that it is full at once.
+async fn without_window(world: &World) {
+    let epoch = epoch(world.lane(0).topic_id, 1, 2);
+    world.begin(&EpochRow { dedup_window_us: 0, created_ms: -1, ..epoch }).await;
 }
 
 async fn some_packs(world: &World) {
@@ -244,13 +250,7 @@ async fn rows_whose_history_is_gone_are_unchecked_and_the_lane_s_sum_still_tells
 async fn between_two_checkpoints_a_log_without_its_beginning_is_checked_by_its_control_totals() {
     let mut world = World::new(1).await;
     world.options.checkpoint_delay = Span::from_millis(0);
-    let epoch = tallymark::store::EpochRow {
-        dedup_window_us: 0,
-        created_ms: -1,
-        ..super::fixture::epoch(world.lane(0).topic_id, 1, 2)
-    };
-    // The first epoch pins the window: none, so that it is full at once.
-    world.begin(&epoch).await;
+    without_window(&world).await;
     let running = world.start();
     some_packs(&world).await;
     running.checkpointed(0, 10).await;
@@ -342,12 +342,7 @@ async fn dead_letters_are_passed_and_their_replays_counted_once_as_the_lane_does
 async fn behind_an_accepted_gap_nothing_is_called_wrong_and_the_control_totals_are_held_against_the_log() {
     let mut world = World::new(1).await;
     world.options.checkpoint_delay = Span::from_millis(0);
-    let epoch = tallymark::store::EpochRow {
-        dedup_window_us: 0,
-        created_ms: -1,
-        ..super::fixture::epoch(world.lane(0).topic_id, 1, 2)
-    };
-    world.begin(&epoch).await;
+    without_window(&world).await;
     let running = world.start();
     world.append_numbered(0..3).await;
     running.checkpointed(0, 3).await;

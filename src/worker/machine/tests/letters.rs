@@ -74,7 +74,7 @@ fn a_dead_letter_takes_a_stamp_and_is_named_by_its_hash() {
     world.apply(&mut machine, &one(0), 100);
     let stamp = machine.stamp();
     let garbage = record(1, Bytes::from_static(b"\xff\xff"));
-    assert_eq!(machine.letter_stamp(Seq(1)), Stamp(stamp.0 + 1));
+    assert_eq!(machine.letter_stamp(Seq(1)), Ok(Stamp(stamp.0 + 1)));
     machine.bury(&garbage).unwrap();
     let mark = machine.mark().unwrap();
     assert_eq!((mark.seq, mark.stamp), (Seq(1), Stamp(stamp.0 + 1)));
