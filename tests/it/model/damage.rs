@@ -4,10 +4,7 @@
 use bytes::Bytes;
 use tallymark::{item::Seq, pack::FORMAT};
 
-use super::{
-    watcher::Watcher,
-    world::{Expected, World},
-};
+use super::{halts::Expected, watcher::Watcher, world::World};
 
 /// One in a world, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

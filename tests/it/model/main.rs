@@ -8,6 +8,7 @@ mod explore;
 mod gate;
 mod given_up;
 mod group;
+mod halts;
 mod hot;
 mod ingest;
 mod ledgers;

@@ -15,13 +15,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     gate::Gate,
+    halts::Expected,
     hot,
     ingest::Item,
     letters, log, schedule,
     sim::Sim,
     store::Client,
     worker::Settings,
-    world::{Expected, Shape, World},
+    world::{Shape, World},
 };
 
 pub fn shape() -> Shape {

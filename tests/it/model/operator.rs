@@ -1,7 +1,7 @@
 //! An operator: looks at what halted lanes say, and carries out what the program proposes (`lanes/plan.rs`).
 
 use tallymark::{
-    lanes::plan::{self, Scene},
+    lanes::plan::{self, Plan, Scene},
     store::{Ledger as _, Remedies as _, Remedy, RemedyRow},
     worker::accepted::{Accepted, Gap},
 };
@@ -29,15 +29,35 @@ pub async fn accept_gaps(world: &mut World) {
         let decided = plan::gap(&scene, None);
         world.sim.note(|| format!("lane {partition}: the operator looks at {halt:?}: {decided:?}"));
         let Ok(plan) = decided else { continue };
-        for what in plan.remedies {
-            let Remedy::Gap { from, to, floor, .. } = what else { continue };
+        for what in &plan.remedies {
+            let Remedy::Gap { from, to, floor, .. } = *what else { continue };
             let stored = row.and_then(|row| row.stored).map_or(from, |stored| from.max(stored.next()));
             let gap = Gap { from, to, floor };
             world.gives_up(lane, halt.kind == "missing", GivenUp::new(lane, epochs.clone(), bounds.start, stored, gap));
-            let (id, says) = (world.sim.chance.bytes(), plan.says.join(" "));
-            let (who, why) = (String::new(), String::new());
-            let row = RemedyRow { at_ms: now_ms, id, topic_id: lane.topic_id, what, who, why, says };
-            world.servers.desk.lock().unwrap().record(row);
         }
+        record(world, &plan);
+    }
+}
+
+/// Accepts every claim that a lane has halted for.
+pub async fn accept_claims(world: &mut World) {
+    let client = Client::new(world.servers.clone(), Gate::new(), 0);
+    let Ok(halts) = client.halts(TOPIC).await else { return };
+    for halt in &halts {
+        let decided = plan::claim(halt.lane, Some(halt), None);
+        world.sim.note(|| format!("the operator looks at {halt:?}: {decided:?}"));
+        if let Ok(plan) = decided {
+            world.remedies(halt.lane.partition, vec!["Claim"]);
+            record(world, &plan);
+        }
+    }
+}
+
+/// What was decided is there at once, as the lanes will see it.
+fn record(world: &World, plan: &Plan) {
+    for what in plan.remedies.iter().copied() {
+        let (id, says) = (world.sim.chance.bytes(), plan.says.join(" "));
+        let (at_ms, topic_id, who, why) = (world.sim.now_ms(), plan.topic_id, String::new(), String::new());
+        world.servers.desk.lock().unwrap().record(RemedyRow { at_ms, id, topic_id, what, who, why, says });
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{
+    halts::Expected,
     ingest::Item,
     named::{play, secs, shape},
     operator,
-    world::{Expected, World},
+    world::World,
 };
 
 impl World {
@@ -123,5 +124,36 @@ fn a_zombie_that_knows_nothing_of_a_remedy_moves_the_checkpoint_beyond_it() {
         }
         world.start();
         world.stored().await;
+    });
+}
+
+#[test]
+fn a_claim_that_an_operator_accepts() {
+    play(10, &shape(), async |world| {
+        world.start();
+        (0..6).for_each(|series| world.add(series, 1));
+        world.checkpointed().await;
+        world.crash(0).await;
+        // What nobody has read is lost, and the ingest that was acknowledged lives to tell of it.
+        let end = world.broker.bounds_of(0).end.0;
+        for series in 0..3 {
+            world.add(series, 10);
+            sleep(secs(1)).await;
+        }
+        let cut = end + world.sim.chance.between(0, 2);
+        world.broker.cut(0, cut);
+        world.watcher.forget(world.lane(0));
+        world.is_loose = true;
+        world.damaged.insert(0, Expected { kinds: vec!["Claim"], must: true, ..Expected::default() });
+        (0..6).for_each(|series| world.add(series, 100));
+        world.start();
+        world.halted().await;
+        for _ in 0..4 {
+            sleep(secs(10)).await;
+            operator::accept_claims(world).await;
+        }
+        // Only a publish takes what was lost out of the view.
+        world.touch_all();
+        world.checkpointed().await;
     });
 }

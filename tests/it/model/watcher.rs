@@ -76,6 +76,11 @@ impl Watcher {
         }
     }
 
+    /// The lane's log has lost what nobody has read: it is what it is now.
+    pub fn forget(&self, lane: Lane) {
+        self.state().recounts.remove(&lane);
+    }
+
     pub fn epochs(&self) -> Vec<EpochRow> {
         self.state().epochs.clone()
     }

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     gate::Gate,
     given_up::GivenUp,
+    halts::{Expected, kind_of},
     hot,
     ingest::{Intake, Item, series},
     log::{self, Broker, Opened},
@@ -48,15 +49,6 @@ pub struct Shape {
     pub synced_within: Duration,
     pub hot_memory: Size,
     pub hot_pending: usize,
-}
-
-/// Which halts a lane may have, and whether it must.
-#[derive(Clone, Debug, Default)]
-pub struct Expected {
-    pub kinds: Vec<&'static str>,
-    pub must: bool,
-    /// It was remedied: the lane may be halted still, and goes on.
-    pub remedied: bool,
 }
 
 pub struct World {
@@ -145,8 +137,13 @@ impl World {
     /// The operator has given up what a lane's log lacks; `missing`: in its midst.
     pub fn gives_up(&mut self, lane: Lane, missing: bool, given_up: GivenUp) {
         let kinds = if missing { vec!["Missing"] } else { vec!["Gap", "Log"] };
-        self.damaged.insert(lane.partition, Expected { kinds, must: false, remedied: true });
+        self.remedies(lane.partition, kinds);
         self.watcher.gives_up(given_up);
+    }
+
+    /// The operator has remedied a lane's halt: it goes on.
+    pub fn remedies(&mut self, partition: u32, kinds: Vec<&'static str>) {
+        self.damaged.insert(partition, Expected { kinds, must: false, remedied: true });
     }
 
     pub fn lane(&self, partition: u32) -> Lane {
@@ -473,25 +470,4 @@ impl World {
             self.intake.ask(0, vec![item]);
         }
     }
-}
-
-/// A halt's name, from what it says of itself.
-pub fn kind_of(reason: &str) -> &'static str {
-    const KINDS: &[(&str, &str)] = &[
-        ("the log starts at", "Gap"),
-        ("the log ends at", "Cut"),
-        ("the record at", "Replaced"),
-        ("the log has been cut", "Replaced"),
-        ("the log from", "Stamp"),
-        ("a stored row names", "Base"),
-        ("the store holds this topic", "Recreated"),
-        ("was routed for", "Epoch"),
-        ("was acknowledged at", "Claim"),
-        ("the log went from", "Missing"),
-        ("is newer than this program", "Newer"),
-        ("it is still in the log", "Unreadable"),
-        ("the store refuses", "Store"),
-        ("the log cannot be read", "Log"),
-    ];
-    KINDS.iter().find(|(words, _)| reason.contains(words)).map_or("Unknown", |(_, kind)| kind)
 }
