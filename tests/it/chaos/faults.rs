@@ -79,16 +79,16 @@ pub const TABLE: &[Fault] = &[
         "retention overtakes a lane: it halts with alarm and remedy within 30 s, the others go on, and it too once accepted",
         retention::overtakes,
     )),
-    apart(fault(
-        "scaling",
-        "from 1 to 3 to 1 workers: lost 0, doubled 0, the pause of each lane is printed; the group changes once a second: \
-         progress, and nothing stays paused",
-        scaling::all,
-    )),
     fault(
         "redis",
         "FLUSHALL, killed, out of memory: 2xx go on, reads say when they are stale, healed within 60 s",
         redis::all,
+    ),
+    fault(
+        "scaling",
+        "from 1 to 3 to 1 workers: lost 0, doubled 0, the pause of each lane is printed; the group changes once a second: \
+         progress, and nothing stays paused",
+        scaling::all,
     ),
     fault(
         "truncated",
