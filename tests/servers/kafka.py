@@ -73,6 +73,8 @@ class Kafka(Server):
             "transaction.state.log.min.isr": max(1, copies - 1),
             "group.initial.rebalance.delay.ms": 0,
             "auto.create.topics.enable": "false",
+            # Half of this heap otherwise, at once: with many topics a broker that started again found no room for it.
+            "log.cleaner.dedupe.buffer.size": 4 << 20,
             # A broker that was killed may come back once its old registration has expired: soon, for the fault tests.
             "broker.session.timeout.ms": 3000,
             "broker.heartbeat.interval.ms": 500,
