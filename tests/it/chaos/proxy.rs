@@ -5,6 +5,7 @@
 //! so the proxies of the nodes share one.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -57,27 +58,29 @@ pub struct Link {
 
 impl Link {
     /// Proxies at these addresses, each for the server beside it.
-    async fn at(places: Vec<(String, String)>) -> Self {
+    async fn at(places: Vec<(String, String)>) -> io::Result<Self> {
         let (mode, told) = watch::channel(Mode::Clear);
         let (mut tasks, mut addresses) = (JoinSet::new(), Vec::new());
         for (listen, server) in places {
-            let listener = TcpListener::bind(&listen).await.unwrap_or_else(|error| panic!("{listen}: {error}"));
+            let taken = |error: io::Error| io::Error::new(error.kind(), format!("{listen}: {error}"));
+            let listener = TcpListener::bind(&listen).await.map_err(taken)?;
             addresses.push(listener.local_addr().expect("it is bound").to_string());
             tasks.spawn(serve(listener, server, told.clone()));
         }
-        Self { address: addresses.join(","), mode, _tasks: tasks }
+        Ok(Self { address: addresses.join(","), mode, _tasks: tasks })
     }
 
     /// To one server, given as `host:port`.
     pub fn to(server: &str) -> Self {
-        block_on(Self::at(vec![("127.0.0.1:0".to_owned(), server.to_owned())]))
+        block_on(Self::at(vec![("127.0.0.1:0".to_owned(), server.to_owned())])).expect("a port is free")
     }
 
     /// To the brokers, by their listeners with this number.
     pub fn to_kafka(number: usize) -> Self {
         let links = stack::kafka_links(number);
         let places = links.split(',').map(|link| link.split_once('=').expect("PROXY=BROKER"));
-        block_on(Self::at(places.map(|(proxy, broker)| (proxy.to_owned(), broker.to_owned())).collect()))
+        let places = places.map(|(proxy, broker)| (proxy.to_owned(), broker.to_owned()));
+        block_on(Self::at(places.collect())).expect("nobody else has the ports that the stack keeps for proxies")
     }
 
     /// To the store's nodes: at one port on the address of each.
@@ -87,8 +90,9 @@ impl Link {
             let port = rand::random_range(12_000..15_000);
             let places: Vec<(String, String)> =
                 nodes.iter().map(|node| (SocketAddr::new(node.ip(), port).to_string(), node.to_string())).collect();
-            if places.iter().all(|(listen, _)| std::net::TcpListener::bind(listen).is_ok()) {
-                return block_on(Self::at(places));
+            match block_on(Self::at(places)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                made => return made.expect("the nodes' addresses are this machine's"),
             }
         }
     }
@@ -222,7 +226,7 @@ mod tests {
                 });
             }
         });
-        (Link::at(vec![("127.0.0.1:0".to_owned(), address)]).await, server)
+        (Link::at(vec![("127.0.0.1:0".to_owned(), address)]).await.unwrap(), server)
     }
 
     async fn say(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -58,14 +58,8 @@ impl Site {
         let Plan { place, ingest, worker, workers: count } = plan;
         place.do_well(&["topic", "create"]);
         let (front, back) = (ingest.as_ref().unwrap_or(&place), worker.as_ref().unwrap_or(&place));
-        let starting = |place: &Place, role: &str, count: usize| -> Vec<Server> {
-            std::thread::scope(|scope| {
-                let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| place.start(role))).collect();
-                starting.into_iter().map(|one| one.join().expect("it starts")).collect()
-            })
-        };
-        let ingests = starting(front, "ingest", 2);
-        let workers = starting(back, "worker", count);
+        let ingests = start_together(front, "ingest", 2);
+        let workers = start_together(back, "worker", count);
         let watch = Watch::start();
         ingests.iter().chain(&workers).for_each(|server| watch.add(server.pid(), &server.admin));
         let mut site = Self {
@@ -123,6 +117,12 @@ impl Site {
         self.watch.add(ingest.pid(), &ingest.admin);
         self.load().redirect(number, &ingest.url);
         std::mem::replace(&mut self.ingests[number], ingest)
+    }
+
+    pub fn add_workers(&mut self, count: usize) {
+        for worker in start_together(&self.place, "worker", count) {
+            self.put_worker(worker);
+        }
     }
 
     pub fn add_worker(&mut self) {
@@ -253,6 +253,14 @@ impl Site {
         row.problems.extend(self.leave().err());
         vec![row]
     }
+}
+
+/// Processes of a role, all at once.
+fn start_together(place: &Place, role: &str, count: usize) -> Vec<Server> {
+    std::thread::scope(|scope| {
+        let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| place.start(role))).collect();
+        starting.into_iter().map(|one| one.join().expect("it starts")).collect()
+    })
 }
 
 /// Lanes that this worker runs.

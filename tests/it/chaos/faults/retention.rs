@@ -72,9 +72,7 @@ pub fn overtakes(cluster: &Cluster, pace: &Pace) -> Result<Vec<Row>, String> {
     block_on(topic.remove_before(0, end));
 
     let began = Instant::now();
-    for _ in 0..3 {
-        site.add_worker();
-    }
+    site.add_workers(3);
     let said = halts(&mut site, ALARM);
     site.notes.push(format!("lane 0 halted {:.1} s after the workers' start: {said}", began.elapsed().as_secs_f64()));
     others_go_on(&mut site);
