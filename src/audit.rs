@@ -7,7 +7,7 @@
 //!
 //! Promises: lag is no drift, for everything is compared at equal seqs; a row that changes meanwhile is looked at again
 //! and never reported for having changed; what cannot be known (a total whose history retention has removed) is counted as
-//! unchecked and never called fine; nothing is ever written but corrections to the log (law 10). Memory: some 500 bytes for
+//! unchecked and never called fine; nothing is ever written but corrections to the log (law 10). Memory: some 1.2 KB for
 //! each row of one lane, bounded by [`Options::max_rows`]. Reading the arguments is `cli`'s, opening the backends `app`'s.
 
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub enum Error {
     NoEpoch,
     /// More rows than may be kept.
     #[error(
-        "lane {partition} has more than {max_rows} rows, and each takes about 500 bytes here; where there is memory for it, raise --max-rows"
+        "lane {partition} has more than {max_rows} rows, and each takes about 1.2 KB here; where there is memory for it, raise --max-rows"
     )]
     TooManyRows {
         /// Its partition.
